@@ -1,0 +1,31 @@
+"""Prune PyTorch networks to the stump, then let the connections grow back that matter."""
+
+from regrow import recipes
+from regrow.core.errors import RegrowError
+from regrow.core.maskset import MaskSet
+from regrow.core.step import Step
+from regrow.engine.attach import Pruning, attach
+from regrow.engine.plan import Plan, Program, Regrowth, Stage
+from regrow.engine.prepare import prepare
+from regrow.engine.prune import prune
+from regrow.export.packed import load, save
+from regrow.model.inspection import Inspection, inspect
+
+__all__ = [
+    "Inspection",
+    "MaskSet",
+    "Plan",
+    "Program",
+    "Pruning",
+    "Regrowth",
+    "RegrowError",
+    "Stage",
+    "Step",
+    "attach",
+    "inspect",
+    "load",
+    "prepare",
+    "prune",
+    "recipes",
+    "save",
+]

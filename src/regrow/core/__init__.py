@@ -1,0 +1,1 @@
+"""Vocabulary: the names, values and protocols that every other layer speaks in."""

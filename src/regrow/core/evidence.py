@@ -1,0 +1,53 @@
+"""What scores are computed from, declared before it is collected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from regrow.core.errors import RegrowError
+
+Kind = Literal["weight", "gradient", "gradient_square", "damage"]
+Which = Literal["current", "dense", "reference"]
+
+
+class Need(NamedTuple):
+    """One kind of evidence about one network.
+
+    Attributes:
+        kind: "weight" (w), "gradient" (mean over batches of dL/dw, removed entries included),
+            "gradient_square" (mean over batches of the square of the batch-mean gradient), or
+            "damage" (per layer, the similarity of the layer's activations to the dense
+            network's; low means much damage).
+        of: the network as it is now ("current"), as it was when regrow was attached ("dense"),
+            or the less sparse network kept for comparison ("reference").
+    """
+
+    kind: Kind
+    of: Which = "current"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Evidence collected for one event; tensors by clean weight name.
+
+    Attributes:
+        tensors: for each need but damage, a tensor of the weight's shape per weight.
+        damage: similarity per weight name, in [-1, 1], or None when nobody asked for it.
+    """
+
+    tensors: Mapping[Need, Mapping[str, Tensor]]
+    damage: Mapping[str, float] | None = None
+    key: tuple[object, ...] = field(default=())
+    """Identifies the event (program seed, event number): what random parts derive seeds from."""
+
+    def __getitem__(self, need: Need) -> Mapping[str, Tensor]:
+        if need not in self.tensors:
+            raise RegrowError(
+                f"evidence {need.kind!r} of the {need.of} network was used but not declared in "
+                "`needs`; add it there so that it is collected."
+            )
+        return self.tensors[need]

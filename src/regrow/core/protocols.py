@@ -1,0 +1,162 @@
+"""The contracts of the parts. Each is a frozen dataclass with one or two pure methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from regrow.core.budget import Budget
+from regrow.core.evidence import Evidence, Need
+from regrow.core.step import Step
+
+
+class Weight(Protocol):
+    """What parts may know of a prunable weight (see `regrow.model.inventory.Entry`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def kind(self) -> str: ...
+
+
+class Criterion(Protocol):
+    """Importance of every weight: higher = keep. Also ranks removed entries for regrowth."""
+
+    @property
+    def needs(self) -> frozenset[Need]: ...
+
+    def score(self, evidence: Evidence) -> dict[str, Tensor]:
+        """Scores of each weight's shape by name; -inf marks what must not be chosen."""
+        ...
+
+
+class Pattern(Protocol):
+    """What is kept or removed together: elements, N of M, blocks."""
+
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raise RegrowError when the weight does not fit the pattern."""
+        ...
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Weights per unit."""
+        ...
+
+    def capacity(self, shape: tuple[int, ...]) -> int:
+        """The most units that may be kept."""
+        ...
+
+    def pool(self, scores: Tensor) -> Tensor:
+        """One score per unit, flat; -inf for a unit that the pattern forbids."""
+        ...
+
+    def expand(self, keep: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The boolean mask, of the weight's shape, of the units kept."""
+        ...
+
+
+class Allocation(Protocol):
+    """How many units each layer keeps."""
+
+    @property
+    def needs(self) -> frozenset[Need]: ...
+
+    def counts(
+        self,
+        weights: tuple[Weight, ...],
+        budget: Budget,
+        pooled: Mapping[str, Tensor],
+        evidence: Evidence,
+    ) -> dict[str, int]:
+        """Units per layer within the budget's bounds, summing to its total exactly."""
+        ...
+
+
+class Schedule(Protocol):
+    """The target density as a function of time in the stage.
+
+    Targets are absolute, so a rising one asks for regrowth.
+    """
+
+    @property
+    def sparsity(self) -> float:
+        """Where it ends."""
+        ...
+
+    @property
+    def last(self) -> Step:
+        """The step of its last event, counted from the start of the stage."""
+        ...
+
+    def target(self, step: Step) -> float | None:
+        """The density to reach at this step of the stage, or None when nothing is due."""
+        ...
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a signal-driven schedule wants after a measurement.
+
+    Attributes:
+        state: the schedule's new state, plain data.
+        target: the density to reach now, or None.
+        remember: the weights as they are now are the best of this cut.
+        restore: go back to the best weights before anything else.
+        done: the stage has ended.
+    """
+
+    state: dict[str, Any]
+    target: float | None = None
+    remember: bool = False
+    restore: bool = False
+    done: bool = False
+
+
+@runtime_checkable
+class SignalSchedule(Protocol):
+    """A schedule driven by what the user measures, such as validation accuracy."""
+
+    @property
+    def sparsity(self) -> float:
+        """Where it ends."""
+        ...
+
+    @property
+    def monitor(self) -> str:
+        """The name of the signal that it watches."""
+        ...
+
+    def start(self) -> Update:
+        """The first state and target."""
+        ...
+
+    def after_cut(self, state: dict[str, Any], signals: Mapping[str, float]) -> Update:
+        """Take note of the network's quality right after a cut, before training."""
+        ...
+
+    def update(self, state: dict[str, Any], signals: Mapping[str, float]) -> Update:
+        """Take note of the quality after an epoch."""
+        ...
+
+
+class Selector(Protocol):
+    """Which units of a layer stay, given how many."""
+
+    def select(self, pooled: Tensor, count: int) -> Tensor:
+        """Boolean mask over units with exactly `count` True."""
+        ...
+
+
+class Value(Protocol):
+    """The value with which a regrown weight returns."""
+
+    @property
+    def needs(self) -> frozenset[Need]: ...
+
+    def values(self, weight: Weight, evidence: Evidence) -> Tensor | None:
+        """A tensor of the weight's shape, used at regrown entries only; None means zero."""
+        ...

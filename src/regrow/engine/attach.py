@@ -1,0 +1,260 @@
+"""The handle that follows a program through the user's own training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regrow.core.budget import kept_count
+from regrow.core.errors import RegrowError
+from regrow.core.maskset import MaskSet
+from regrow.core.names import unwrap
+from regrow.core.protocols import SignalSchedule, Update
+from regrow.core.step import Step
+from regrow.engine import checkpoint
+from regrow.engine.event import decide
+from regrow.engine.gather import check_ranks, clone_state, gather, needs_data
+from regrow.engine.optimizer_state import check_owns, clear
+from regrow.engine.perform import perform, project
+from regrow.engine.plan import Program
+from regrow.engine.prepare import validate
+from regrow.model.collect import LossFn
+from regrow.model.inventory import weights_of
+
+
+def attach(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    program: Program,
+    *,
+    loss_fn: LossFn | None = None,
+    data: Iterable[Any] | None = None,
+    batches: int | None = 64,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    reference: Mapping[str, Tensor] | None = None,
+    resume: Mapping[str, Any] | None = None,
+) -> Pruning:
+    """Start a program on a model; call it after the optimiser has been built.
+
+    Weights stay ordinary parameters that hold true zeros: a hook after every optimiser step
+    zeroes removed entries again, so state-dict keys, the model's class and the loop stay as they
+    are and gradients stay dense. Events that are due at the start happen here.
+
+    Args:
+        model: the network, dense as yet; compiled or wrapped in DDP is fine.
+        optimizer: updates the network's weights; any that keeps state of the weights' shapes.
+        program: from a recipe or composed by hand.
+        loss_fn: `loss_fn(model, batch)`, a scalar; needed by gradient and activation evidence.
+        data: batches for it, usually the training loader.
+        batches: how many of them one collection reads; None reads all.
+        evaluate: `evaluate(model)`, the value of the signal that a patience schedule watches,
+            measured right after each cut. Optional.
+        reference: state dict of a less sparse network, for rules that ask for one.
+        resume: the handle's `state_dict()` from a checkpoint; load the model's and optimiser's
+            own first.
+
+    Returns:
+        the handle; call `epoch_end` after every epoch and `finalize` at the end.
+
+    Raises:
+        RegrowError: the program does not fit the model, evidence is asked for but `loss_fn`,
+            `data` or `reference` is missing, or `resume` is of another model or program.
+    """
+    return Pruning(model, optimizer, program, loss_fn, data, batches, evaluate, reference, resume)
+
+
+class Pruning:
+    """A program in progress; made by `attach`.
+
+    Attributes:
+        masks: the present keep masks by clean weight name.
+        events: one plain dict per event, in order: epoch, step, kind, sparsity, kept, total,
+            pruned, regrown, and the same counts per layer.
+        done: the program has ended; training may go on, the masks stay.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        program: Program,
+        loss_fn: LossFn | None,
+        data: Iterable[Any] | None,
+        batches: int | None,
+        evaluate: Callable[[nn.Module], float] | None,
+        reference: Mapping[str, Tensor] | None,
+        resume: Mapping[str, Any] | None,
+    ) -> None:
+        self.program = program
+        self._model = unwrap(model)
+        self._entries = validate(self._model, program, has_reference=reference is not None)
+        self._weights = weights_of(self._model, self._entries)
+        check_owns(optimizer, self._weights)
+        if needs_data(program.needs) and (loss_fn is None or data is None):
+            raise RegrowError(
+                "the program scores by gradients or activations: pass loss_fn and data to attach."
+            )
+        self._optimizer = optimizer
+        self._loss_fn, self._data, self._batches = loss_fn, data, batches
+        self._evaluate = evaluate
+        self._states: dict[str, Mapping[str, Tensor]] = {}
+        self._best: dict[str, Tensor] | None = None
+        self._signal: dict[str, Any] = {}
+        self._stage, self._epoch, self._iteration = 0, 0, 0
+        self._total = {"epoch": 0, "iteration": 0}
+        self.done = False
+        self.events: list[dict[str, Any]] = []
+        if resume is not None:
+            checkpoint.restore(self, resume)
+        else:
+            if any(need.of == "dense" or need.kind == "damage" for need in program.needs):
+                self._states["dense"] = clone_state(self._model)
+            if reference is not None:
+                self._states["reference"] = {n: t.detach().clone() for n, t in reference.items()}
+            self.masks = MaskSet(
+                {n: torch.ones_like(w, dtype=torch.bool) for n, w in self._weights.items()}
+            )
+            self._enter(0)
+        self._hook: Any = optimizer.register_step_post_hook(self._after_step)
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction removed of all convolution and linear weights."""
+        return 1 - sum(self.masks.kept.values()) / sum(self.masks.total.values())
+
+    @property
+    def stage(self) -> int:
+        """Index of the present stage."""
+        return self._stage
+
+    def epoch_end(self, **signals: float) -> None:
+        """Tell the handle that an epoch of training has ended.
+
+        Args:
+            signals: measurements by name, such as `val_accuracy=0.93`; only signal-driven
+                schedules read them.
+
+        Raises:
+            RegrowError: the schedule watches a signal that was not given.
+        """
+        self._total["epoch"] += 1
+        self._epoch += 1
+        if self.done:
+            return
+        schedule = self.program.stages[self._stage].plan.schedule
+        if isinstance(schedule, SignalSchedule):
+            self._follow(schedule.update(self._signal, signals))
+        else:
+            self._advance(Step.epochs(self._epoch))
+
+    def project(self, model: nn.Module) -> None:
+        """Zero the removed entries of a copy of the network, such as an averaged (EMA) one."""
+        project(weights_of(model, self._entries), self.masks)
+
+    def detach(self) -> None:
+        """Let go of the optimiser; weights keep their zeros until the next step moves them."""
+        self._hook.remove()
+
+    def finalize(self) -> None:
+        """Project once more and let go of the optimiser.
+
+        Raises:
+            RegrowError: the program has not run to its end, so its sparsity was not reached.
+        """
+        if not self.done:
+            raise RegrowError(
+                f"the program is in stage {self._stage + 1} of {len(self.program.stages)} at "
+                f"sparsity {self.sparsity:.4f}, not at its end ({self.program.sparsity:g}): it has "
+                f"seen {self._total['epoch']} calls of epoch_end and {self._total['iteration']} "
+                "optimiser steps. Train on, or call detach() to stop early."
+            )
+        project(self._weights, self.masks)
+        self.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs besides the model's and optimiser's own states.
+
+        Tensors and plain data only, so that `torch.load(..., weights_only=True)` reads it.
+        """
+        return checkpoint.capture(self)
+
+    def _after_step(self, *_: Any) -> None:
+        project(self._weights, self.masks)
+        self._total["iteration"] += 1
+        self._iteration += 1
+        if not self.done:
+            self._advance(Step.iterations(self._iteration))
+
+    def _enter(self, stage: int) -> None:
+        self._stage, self._epoch, self._iteration = stage, 0, 0
+        schedule = self.program.stages[stage].plan.schedule
+        if isinstance(schedule, SignalSchedule):
+            self._follow(schedule.start())
+            return
+        for now in (Step.epochs(0), Step.iterations(0)):
+            self._reach(schedule.target(now))
+
+    def _advance(self, now: Step) -> None:
+        stage = self.program.stages[self._stage]
+        length = stage.length
+        if length is not None and now.unit == length.unit and now.value >= length.value:
+            self._leave()
+        elif not isinstance(stage.plan.schedule, SignalSchedule):
+            self._reach(stage.plan.schedule.target(now))
+
+    def _leave(self) -> None:
+        if self.program.stages[self._stage].keep_reference:
+            self._states["reference"] = clone_state(self._model)
+        self._signal, self._best = {}, None
+        if self._stage + 1 < len(self.program.stages):
+            self._enter(self._stage + 1)
+        else:
+            self.done = True
+
+    def _follow(self, update: Update) -> None:
+        if update.remember:
+            self._best = clone_state(self._model)
+        if update.restore and self._best is not None:
+            # The optimiser's moments belong to the weights that are given up.
+            self._model.load_state_dict(self._best)
+            clear(self._optimizer, self._weights.values())
+        self._signal = update.state
+        if update.target is not None:
+            self._reach(update.target)
+            self._best = None
+            schedule = self.program.stages[self._stage].plan.schedule
+            if self._evaluate is not None and isinstance(schedule, SignalSchedule):
+                signal = {schedule.monitor: self._evaluate(self._model)}
+                self._follow(schedule.after_cut(self._signal, signal))
+        if update.done:
+            self._leave()
+
+    def _reach(self, density: float | None) -> None:
+        if density is None:
+            return
+        total = sum(self.masks.total.values())
+        if kept_count(total, density) == sum(self.masks.kept.values()):
+            return
+        plan = self.program.stages[self._stage].plan
+        growing = kept_count(total, density) > sum(self.masks.kept.values())
+        parts = plan.regrowth if growing and plan.regrowth else plan
+        needs = parts.needs if growing else plan.criterion.needs | plan.allocation.needs
+        evidence = gather(
+            needs,
+            self._model,
+            self._entries,
+            self._states,
+            loss_fn=self._loss_fn,
+            data=self._data,
+            batches=self._batches,
+            key=(self.program.seed, len(self.events)),
+        )
+        decision = decide(plan, self._entries, self.masks, density, evidence)
+        self.masks, entry = perform(decision, self._weights, self.masks, self._optimizer)
+        self.events.append(
+            {"epoch": self._total["epoch"], "step": self._total["iteration"], **entry}
+        )
+        check_ranks(self.masks.checksum())

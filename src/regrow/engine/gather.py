@@ -1,0 +1,133 @@
+"""Collecting the union of what an event's parts need, once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from regrow.core.errors import RegrowError
+from regrow.core.evidence import Evidence, Need, Which
+from regrow.model.collect import LossFn, gradients, take
+from regrow.model.damage import damage, layer_maps
+from regrow.model.inventory import Inventory, weights_of
+
+_COLLECTED = {"gradient", "gradient_square"}
+
+
+def needs_data(needs: frozenset[Need]) -> bool:
+    """Whether collecting asks for batches and a loss."""
+    return any(need.kind in _COLLECTED or need.kind == "damage" for need in needs)
+
+
+def gather(
+    needs: frozenset[Need],
+    model: nn.Module,
+    entries: Inventory,
+    states: Mapping[str, Mapping[str, Tensor]],
+    *,
+    loss_fn: LossFn | None,
+    data: Iterable[Any] | None,
+    batches: int | None,
+    key: tuple[object, ...],
+) -> Evidence:
+    """Everything in `needs`, of the network as it stands and of the remembered ones.
+
+    With several ranks each collects on its own data and the means are averaged, so the evidence
+    is the same everywhere.
+
+    Args:
+        needs: the union over the parts of the event.
+        model: the live network; unchanged.
+        entries: its inventory.
+        states: state dicts of the remembered networks, by "dense" and "reference".
+        loss_fn, data, batches: see `regrow.attach`.
+        key: identifies the event, for random parts.
+    """
+    networks: dict[Which, nn.Module] = {"current": model}
+    remembered: set[Which] = {need.of for need in needs}
+    if _damage(needs):
+        remembered.add("dense")
+    for which in sorted(remembered):
+        if which != "current":
+            networks[which] = _copy(model, states[which])
+    tensors: dict[Need, dict[str, Tensor]] = {}
+    for which, network in networks.items():
+        weights = weights_of(network, entries)
+        kinds = {need.kind for need in needs if need.of == which}
+        if "weight" in kinds:
+            tensors[Need("weight", which)] = {n: w.detach() for n, w in weights.items()}
+        if kinds & _COLLECTED:
+            mean, square = gradients(
+                network,
+                weights,
+                _given(loss_fn),
+                take(_given(data), batches),
+                square="gradient_square" in kinds,
+            )
+            _average([*mean.values(), *square.values()])
+            tensors[Need("gradient", which)] = mean
+            tensors[Need("gradient_square", which)] = square
+    similarity = None
+    if _damage(needs):
+        layers = [entry.layer for entry in entries]
+        maps = [
+            layer_maps(network, take(_given(data), batches), _given(loss_fn), layers)
+            for network in (networks["dense"], networks["current"])
+        ]
+        for found in maps:
+            _average(list(found.values()))
+        similar = damage(*maps)
+        similarity = {entry.name: similar[entry.layer] for entry in entries}
+    return Evidence(tensors, similarity, key)
+
+
+def _damage(needs: frozenset[Need]) -> bool:
+    return any(need.kind == "damage" for need in needs)
+
+
+def _copy(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    twin = copy.deepcopy(model)
+    twin.load_state_dict(state)
+    return twin
+
+
+def _given(value: Any) -> Any:
+    if value is None:
+        raise RegrowError(
+            "the program scores by gradients or activations: pass loss_fn and data to attach."
+        )
+    return value
+
+
+def _average(tensors: list[Tensor]) -> None:
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    for tensor in tensors:
+        dist.all_reduce(tensor)
+        tensor /= dist.get_world_size()
+
+
+def check_ranks(checksum: str) -> None:
+    """Refuse to go on when two ranks hold different masks.
+
+    Raises:
+        RegrowError: the checksums differ.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, checksum)
+    if len(set(found)) > 1:
+        raise RegrowError(
+            f"the ranks hold different masks ({found}); start every rank from the same weights and "
+            "the same program."
+        )
+
+
+def clone_state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy, not references: the live tensors go on changing."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

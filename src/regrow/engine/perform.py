@@ -1,0 +1,71 @@
+"""Performing a decision: the only writes into weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from regrow.core.decision import Decision
+from regrow.core.maskset import MaskSet
+from regrow.engine.optimizer_state import reset_entries
+
+
+@torch.no_grad()
+def project(weights: Mapping[str, nn.Parameter], masks: MaskSet) -> None:
+    """Write true zeros over all removed entries."""
+    for name, weight in weights.items():
+        weight.masked_fill_(masks.removed(name), 0)
+
+
+@torch.no_grad()
+def perform(
+    decision: Decision,
+    weights: Mapping[str, nn.Parameter],
+    masks: MaskSet,
+    optimizer: torch.optim.Optimizer | None,
+) -> tuple[MaskSet, dict[str, Any]]:
+    """Carry out a decision on live weights and optimiser.
+
+    Order: weights move by `delta`, removed entries become zero, and the optimiser's state of all
+    entries that were pruned or regrown is reset.
+
+    Returns:
+        the new masks, and a log entry: kind, kept, total, pruned, regrown, and the same per layer.
+    """
+    layers: list[dict[str, Any]] = []
+    for name, keep in decision.keep.items():
+        weight, before = weights[name], masks[name]
+        if decision.delta and name in decision.delta:
+            weight.add_(decision.delta[name].to(weight.dtype))
+        weight.masked_fill_(~keep, 0)
+        changed = keep ^ before
+        if optimizer is not None and bool(changed.any()):
+            reset_entries(optimizer, weight, changed, name)
+        layers.append(
+            {
+                "name": name,
+                "shape": list(weight.shape),
+                "total": weight.numel(),
+                "kept_before": int(before.sum()),
+                "kept": int(keep.sum()),
+                "pruned": int((before & ~keep).sum()),
+                "regrown": int((keep & ~before).sum()),
+            }
+        )
+    masks = masks.replaced(decision.keep)
+    pruned = sum(layer["pruned"] for layer in layers)
+    regrown = sum(layer["regrown"] for layer in layers)
+    kept, total = sum(masks.kept.values()), sum(masks.total.values())
+    kind = "exchange" if pruned and regrown else "regrow" if regrown else "prune"
+    return masks, {
+        "kind": kind,
+        "sparsity": 1 - kept / total,
+        "kept": kept,
+        "total": total,
+        "pruned": pruned,
+        "regrown": regrown,
+        "layers": layers,
+    }

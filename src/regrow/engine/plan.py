@@ -1,0 +1,256 @@
+"""A strategy as a value: hashable, printable, written to and read from a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from regrow.core.errors import RegrowError, unknown
+from regrow.core.evidence import Need
+from regrow.core.protocols import (
+    Allocation,
+    Criterion,
+    Pattern,
+    Schedule,
+    Selector,
+    SignalSchedule,
+    Value,
+)
+from regrow.core.step import Step
+from regrow.core.table import Table
+from regrow.parts.allocate import ALLOCATIONS
+from regrow.parts.allocate.global_ import Global
+from regrow.parts.criteria import CRITERIA
+from regrow.parts.criteria.magnitude import Magnitude
+from regrow.parts.patterns import PATTERNS
+from regrow.parts.patterns.element import Element
+from regrow.parts.regrowth import RULES, VALUES
+from regrow.parts.regrowth.values import Zero
+from regrow.parts.schedule import SCHEDULES
+from regrow.parts.select import SELECTORS
+from regrow.parts.select.top_k import TopK
+
+_TABLES: dict[str, Table[Any]] = {
+    "criterion": CRITERIA,
+    "schedule": SCHEDULES,
+    "allocation": ALLOCATIONS,
+    "pattern": PATTERNS,
+    "selector": SELECTORS,
+    "rule": RULES,
+    "value": VALUES,
+}
+
+
+@dataclass(frozen=True)
+class Regrowth:
+    """How removed weights return when the target density rises.
+
+    Attributes:
+        rule: ranks removed entries, higher returns first.
+        value: with which value they return.
+        allocation: how many return in each layer.
+        layers: globs of the layers that may get weights back.
+        ssim_below: only layers whose similarity to the dense activations is below this may;
+            where they have too little room, the next most damaged layers join. None: all.
+    """
+
+    rule: Criterion
+    value: Value = field(default_factory=Zero)
+    allocation: Allocation = field(default_factory=Global)
+    layers: tuple[str, ...] = ("*",)
+    ssim_below: float | None = None
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        needs = self.rule.needs | self.value.needs | self.allocation.needs
+        return needs if self.ssim_below is None else needs | {Need("damage")}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way of choosing what stays, and when.
+
+    Attributes:
+        schedule: the target density over time, or driven by a signal.
+        criterion: what a weight is worth.
+        allocation: how many units each layer keeps.
+        pattern: what is kept or removed together.
+        selector: which units stay, given how many.
+        regrowth: how weights return when the target rises; None if it never does.
+        include: globs of the layers that may be pruned.
+        exclude: globs of the layers that stay whole; they count in the sparsity all the same.
+        floor: the least number of units that stay in a layer.
+    """
+
+    schedule: Schedule | SignalSchedule
+    criterion: Criterion = field(default_factory=Magnitude)
+    allocation: Allocation = field(default_factory=Global)
+    pattern: Pattern = field(default_factory=Element)
+    selector: Selector = field(default_factory=TopK)
+    regrowth: Regrowth | None = None
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    floor: int = 1
+
+    def __post_init__(self) -> None:
+        if self.floor < 0:
+            raise RegrowError(f"the floor of a layer is a count >= 0; got {self.floor}.")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """All evidence that some event of the plan may ask for."""
+        needs = self.criterion.needs | self.allocation.needs
+        return needs | self.regrowth.needs if self.regrowth else needs
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A plan with an end.
+
+    Attributes:
+        plan: what is done.
+        length: how long the stage lasts; None for a signal-driven schedule, which ends itself.
+        keep_reference: at the end of the stage keep the weights as the reference network.
+    """
+
+    plan: Plan
+    length: Step | None = None
+    keep_reference: bool = False
+
+
+@dataclass(frozen=True)
+class Program:
+    """Stages in order: what a recipe returns.
+
+    Raises:
+        RegrowError: there is no stage; a stage lacks its length or does not fit its schedule; the
+            stages differ in pattern or scope; or a target rises in a stage without regrowth.
+    """
+
+    stages: tuple[Stage, ...]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise RegrowError("a program needs at least one stage.")
+        first = self.stages[0].plan
+        reached = 0.0
+        for number, stage in enumerate(self.stages, 1):
+            plan, where = stage.plan, f"stage {number} of {len(self.stages)}"
+            _check_length(stage, where)
+            if (plan.pattern, plan.include, plan.exclude) != (
+                first.pattern,
+                first.include,
+                first.exclude,
+            ):
+                raise RegrowError(f"{where} has another pattern or scope than the first stage.")
+            if plan.schedule.sparsity < reached and plan.regrowth is None:
+                raise RegrowError(
+                    f"{where} goes from sparsity {reached:g} back to {plan.schedule.sparsity:g} "
+                    "but has no regrowth; name a rule."
+                )
+            reached = plan.schedule.sparsity
+
+    @property
+    def sparsity(self) -> float:
+        """Where the program ends."""
+        return self.stages[-1].plan.schedule.sparsity
+
+    @property
+    def epochs(self) -> int | None:
+        """Its length, or None when a stage ends by a signal or after iterations."""
+        lengths = [stage.length for stage in self.stages]
+        if any(length is None or length.unit != "epoch" for length in lengths):
+            return None
+        return sum(length.value for length in lengths if length)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset().union(*(stage.plan.needs for stage in self.stages))
+
+    def to_json(self) -> str:
+        """Canonical text: equal programs give equal text."""
+        stages = [
+            {
+                "plan": _plan_spec(stage.plan),
+                "length": None if stage.length is None else str(stage.length),
+                "keep_reference": stage.keep_reference,
+            }
+            for stage in self.stages
+        ]
+        return json.dumps({"seed": self.seed, "stages": stages}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Program:
+        """The inverse of `to_json`.
+
+        Raises:
+            RegrowError: the text is no program, or names an unknown part.
+        """
+        try:
+            data = json.loads(text)
+            stages = tuple(
+                Stage(
+                    _plan_of(item["plan"]),
+                    None if item["length"] is None else Step.of(item["length"]),
+                    bool(item["keep_reference"]),
+                )
+                for item in data["stages"]
+            )
+            return cls(stages, int(data["seed"]))
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise RegrowError(f"this is no regrow program: {error!r}.") from error
+
+
+def _check_length(stage: Stage, where: str) -> None:
+    schedule, length = stage.plan.schedule, stage.length
+    last = getattr(schedule, "last", None)
+    if last is None:
+        if length is not None:
+            raise RegrowError(f"{where} ends by its signal; give it no length.")
+        return
+    if length is None or length.value < 1:
+        raise RegrowError(f"{where} needs a length of at least one epoch or iteration.")
+    if last.unit == length.unit and last.value >= length.value and last.value > 0:
+        raise RegrowError(
+            f"{where} lasts {length}, but the last event of its schedule falls on {last}; make "
+            "the stage longer or the schedule shorter."
+        )
+
+
+def _plan_spec(plan: Plan) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        name: _TABLES[name].spec(getattr(plan, name))
+        for name in ("criterion", "schedule", "allocation", "pattern", "selector")
+    }
+    spec |= {"include": list(plan.include), "exclude": list(plan.exclude), "floor": plan.floor}
+    grow = plan.regrowth
+    spec["regrowth"] = grow and {
+        "rule": RULES.spec(grow.rule),
+        "value": VALUES.spec(grow.value),
+        "allocation": ALLOCATIONS.spec(grow.allocation),
+        "layers": list(grow.layers),
+        "ssim_below": grow.ssim_below,
+    }
+    return spec
+
+
+def _plan_of(spec: Mapping[str, Any]) -> Plan:
+    return Plan(**_parts(spec, Plan.__dataclass_fields__))
+
+
+def _parts(spec: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    built: dict[str, Any] = {}
+    for key, value in spec.items():
+        if key not in known:
+            raise unknown("key of a plan:", key, known)
+        if key == "regrowth":
+            value = value and Regrowth(**_parts(value, Regrowth.__dataclass_fields__))
+        elif key in _TABLES:
+            value = _TABLES[key].build(value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        built[key] = value
+    return built

@@ -1,0 +1,68 @@
+"""What must happen before the optimiser is built, and what must hold before any training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from regrow.core.errors import RegrowError
+from regrow.core.names import unwrap
+from regrow.engine.event import feasible, scope
+from regrow.engine.plan import Program
+from regrow.model.collect import evaluation
+from regrow.model.inventory import Inventory, inventory
+
+
+def prepare(model: nn.Module, program: Program, example: Any = None) -> nn.Module:
+    """Check that a program fits a model, and make the model ready for it.
+
+    Call it before the optimiser is built. The programs of today rewrite nothing, so the model
+    comes back as it is; those that add exits or gates will return it rewritten.
+
+    Args:
+        model: the dense network.
+        program: from a recipe.
+        example: one batch of inputs, a tensor or a tuple of arguments; when given, a forward pass
+            is tried.
+
+    Raises:
+        RegrowError: there is nothing to prune, a layer does not fit the pattern, a target is
+            infeasible, or the example does not fit the model.
+    """
+    validate(unwrap(model), program, has_reference=True)
+    if example is not None:
+        arguments = example if isinstance(example, tuple) else (example,)
+        try:
+            with evaluation(model), torch.no_grad():
+                model(*arguments)
+        except (RuntimeError, TypeError, ValueError) as error:
+            shapes = [tuple(a.shape) if isinstance(a, torch.Tensor) else a for a in arguments]
+            raise RegrowError(
+                f"the example {shapes} does not fit {type(model).__name__}: {error}."
+            ) from error
+    return model
+
+
+def validate(model: nn.Module, program: Program, *, has_reference: bool) -> Inventory:
+    """The model's inventory, once every stage has been found feasible on it.
+
+    Raises:
+        RegrowError: see `prepare`; also when a rule asks for a reference network and there is
+            none.
+    """
+    entries = inventory(model)
+    for stage in program.stages:
+        plan = stage.plan
+        scope(plan, entries)
+        feasible(plan, entries, 1.0 - plan.schedule.sparsity)
+        if plan.regrowth is not None:
+            entries.matching(plan.regrowth.layers)
+        if any(need.of == "reference" for need in plan.needs) and not has_reference:
+            raise RegrowError(
+                "the regrowth asks for a reference network: pass attach(reference=state_dict), or "
+                "mark an earlier stage with keep_reference."
+            )
+        has_reference = has_reference or stage.keep_reference
+    return entries

@@ -1,0 +1,95 @@
+"""The shortest way in: one call, one cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from regrow.core.errors import RegrowError
+from regrow.core.maskset import MaskSet
+from regrow.core.names import unwrap
+from regrow.engine.event import decide, feasible
+from regrow.engine.gather import gather
+from regrow.engine.perform import perform
+from regrow.engine.plan import Plan
+from regrow.model.collect import LossFn
+from regrow.model.inspection import Inspection, inspect
+from regrow.model.inventory import inventory, weights_of
+from regrow.parts.allocate import ALLOCATIONS
+from regrow.parts.allocate.explicit import Explicit
+from regrow.parts.criteria import CRITERIA
+from regrow.parts.patterns import PATTERNS
+from regrow.parts.schedule.one_shot import OneShot
+
+
+def prune(
+    model: nn.Module,
+    sparsity: float | Mapping[str, float],
+    *,
+    criterion: Any = "magnitude",
+    allocation: Any = "global",
+    pattern: Any = "element",
+    include: tuple[str, ...] = ("*",),
+    exclude: tuple[str, ...] = (),
+    floor: int = 1,
+    loss_fn: LossFn | None = None,
+    data: Iterable[Any] | None = None,
+    batches: int | None = 64,
+    seed: int = 0,
+) -> Inspection:
+    """Cut a model once, in place: removed weights become true zeros.
+
+    To train on and keep the zeros, use `attach`, which also projects after every step.
+
+    Args:
+        model: any network with convolution or linear layers.
+        sparsity: the fraction removed of all convolution and linear weights, in [0, 1), met to
+            the unit; or a mapping from layer globs to sparsities, "*" last.
+        criterion, allocation, pattern: a part, its name, or a table with "name" and options; see
+            `regrow list`.
+        include, exclude: globs of layers; excluded ones stay whole and still count.
+        floor: the least number of units that stay in a layer.
+        loss_fn, data, batches: for criteria that need gradients, as in `attach`.
+        seed: for random criteria.
+
+    Returns:
+        the counts after the cut; print it.
+
+    Raises:
+        RegrowError: before anything is written, when the request is infeasible or unsound.
+    """
+    entries = inventory(model)
+    if isinstance(sparsity, Mapping):
+        if allocation != "global":
+            raise RegrowError("sparsities by layer are an allocation of their own; leave it out.")
+        explicit = Explicit(tuple(sparsity.items()))
+        allocation = explicit
+        sparsity = 1 - sum(explicit.kept(entries.entries).values()) / entries.total
+    plan = Plan(
+        schedule=OneShot(sparsity),
+        criterion=CRITERIA.build(criterion),
+        allocation=ALLOCATIONS.build(allocation),
+        pattern=PATTERNS.build(pattern),
+        include=include,
+        exclude=exclude,
+        floor=floor,
+    )
+    feasible(plan, entries, 1 - sparsity)
+    weights = weights_of(model, entries)
+    masks = MaskSet({name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()})
+    evidence = gather(
+        plan.criterion.needs | plan.allocation.needs,
+        unwrap(model),
+        entries,
+        {},
+        loss_fn=loss_fn,
+        data=data,
+        batches=batches,
+        key=(seed, 0),
+    )
+    decision = decide(plan, entries, masks, 1 - sparsity, evidence)
+    masks, _ = perform(decision, weights, masks, None)
+    return inspect(model, masks=masks)

@@ -1,0 +1,107 @@
+"""Evidence through the user's own loss: gradients of the network as it stands, dense or masked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regrow.core.errors import RegrowError
+
+LossFn = Callable[[nn.Module, Any], Tensor]
+
+
+@contextlib.contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the time being, each module's own mode restored afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def take(data: Iterable[Any], batches: int | None) -> Iterator[Any]:
+    """The first batches of the user's data (None: all), global random streams left untouched.
+
+    Raises:
+        RegrowError: there is not a single batch.
+    """
+    seen = 0
+    # A shuffling loader draws from the global stream; collecting must not change training.
+    with torch.random.fork_rng():
+        for batch in islice(iter(data), batches):
+            seen += 1
+            yield batch
+    if not seen:
+        raise RegrowError("`data` gave no batch, so no evidence can be collected; pass a loader.")
+
+
+def gradients(
+    model: nn.Module,
+    weights: Mapping[str, nn.Parameter],
+    loss_fn: LossFn,
+    batches: Iterable[Any],
+    *,
+    square: bool,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Mean over batches of dL/dw and, if asked for, of its square, in float32.
+
+    Evaluation mode (no dropout, fixed batch-norm statistics), as the saliency of bidirectional
+    pruning wants it; the parameters' own `.grad` is left alone. Gradients are dense: entries
+    that a mask holds at zero have theirs too.
+
+    Args:
+        model: any network; put into evaluation mode for the duration.
+        weights: its parameters by clean name.
+        loss_fn: the user's `loss_fn(model, batch)`, a scalar.
+        batches: at least one.
+        square: also accumulate the mean of (dL/dw)^2, elementwise (squares of batch means).
+
+    Raises:
+        RegrowError: the loss is no finite scalar, or does not depend on the weights.
+    """
+    names = list(weights)
+    mean = {name: torch.zeros_like(weights[name], dtype=torch.float32) for name in names}
+    squares = {name: torch.zeros_like(mean[name]) for name in names} if square else {}
+    frozen = [p for p in weights.values() if not p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    count = 0
+    try:
+        with evaluation(model), torch.enable_grad():
+            for batch in batches:
+                loss = loss_fn(model, batch)
+                _check_loss(loss)
+                grads = torch.autograd.grad(loss, [weights[n] for n in names], allow_unused=True)
+                for name, grad in zip(names, grads, strict=True):
+                    if grad is not None:
+                        mean[name] += grad
+                        if square:
+                            squares[name].addcmul_(grad.float(), grad.float())
+                count += 1
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    for tensor in (*mean.values(), *squares.values()):
+        tensor /= max(count, 1)
+    return mean, squares
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise RegrowError(
+            f"loss_fn(model, batch) must return a scalar that depends on the weights; got {what}."
+        )
+    if not torch.isfinite(loss.detach()):
+        raise RegrowError(
+            f"loss_fn(model, batch) returned {loss.item()} while collecting evidence; the network "
+            "or the batch is not sound."
+        )

@@ -1,0 +1,153 @@
+"""Which weights of a network can be pruned: the one denominator of every sparsity."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from regrow.core.errors import RegrowError, unknown
+from regrow.core.names import unwrap
+
+DENOMINATOR = "convolution and linear weights"
+
+_CONV = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+# Modules whose linear weights are bare parameters rather than Linear children.
+_BARE = {
+    nn.MultiheadAttention: ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One prunable weight.
+
+    Attributes:
+        name: its clean name in the model's state dict; of tied weights the first.
+        shape: (out, in, ...) as PyTorch stores it.
+        kind: "conv" or "linear".
+        aliases: further state-dict names of the same (tied) parameter.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def numel(self) -> int:
+        return torch.Size(self.shape).numel()
+
+    @property
+    def layer(self) -> str:
+        """The module's name."""
+        return self.name.rpartition(".")[0] or self.name
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The prunable weights in the order of the model's modules."""
+
+    entries: tuple[Entry, ...]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def total(self) -> int:
+        """Number of weights, tied ones counted once."""
+        return sum(entry.numel for entry in self.entries)
+
+    def matching(self, globs: Sequence[str]) -> frozenset[str]:
+        """Names of the weights that any glob matches, by weight name or by layer name.
+
+        Raises:
+            RegrowError: a glob matches nothing.
+        """
+        found: set[str] = set()
+        for glob in globs:
+            hits = {
+                e.name
+                for e in self.entries
+                if any(fnmatch.fnmatchcase(n, glob) for n in (e.name, e.layer, *e.aliases))
+            }
+            if not hits:
+                raise unknown("layer", glob, [e.layer for e in self.entries])
+            found |= hits
+        return frozenset(found)
+
+
+def inventory(model: nn.Module) -> Inventory:
+    """The convolution and linear weights of a model; wrappers (compile, DDP) are looked through.
+
+    Raises:
+        RegrowError: there is none, a weight is not initialised yet (lazy modules), is computed by
+            a parametrisation, or holds NaN or infinity.
+    """
+    model = unwrap(model)
+    found: dict[int, Entry] = {}
+    for path, module in model.named_modules():
+        for field, kind in _weight_fields(module):
+            weight = getattr(module, field, None)
+            if weight is None:
+                continue
+            name = f"{path}.{field}" if path else field
+            _check(name, weight, module)
+            known = found.get(id(weight))
+            found[id(weight)] = (
+                Entry(name, tuple(weight.shape), kind)
+                if known is None
+                else Entry(known.name, known.shape, known.kind, (*known.aliases, name))
+            )
+    if not found:
+        raise RegrowError(
+            f"{type(model).__name__} has no convolution or linear weights, so nothing can be "
+            "pruned; pass the network itself, not a loss or a container of functions."
+        )
+    return Inventory(tuple(found.values()))
+
+
+def weights_of(model: nn.Module, entries: Inventory) -> dict[str, nn.Parameter]:
+    """The live parameters by clean name."""
+    parameters = dict(unwrap(model).named_parameters(remove_duplicate=False))
+    return {entry.name: parameters[entry.name] for entry in entries}
+
+
+def _weight_fields(module: nn.Module) -> Iterator[tuple[str, str]]:
+    if isinstance(module, _CONV):
+        yield "weight", "conv"
+    elif isinstance(module, nn.Linear):
+        yield "weight", "linear"
+    for owner, fields in _BARE.items():
+        if isinstance(module, owner):
+            yield from ((field, "linear") for field in fields)
+
+
+def _check(name: str, weight: Tensor, module: nn.Module) -> None:
+    if isinstance(weight, nn.parameter.UninitializedParameter):
+        raise RegrowError(f"{name} has no shape yet; run one forward pass before pruning.")
+    if not isinstance(weight, nn.Parameter):
+        raise RegrowError(
+            f"{name} of {type(module).__name__} is computed, not stored (a parametrisation or "
+            "weight norm); remove it first, for instance with "
+            "torch.nn.utils.parametrize.remove_parametrizations."
+        )
+    if not torch.isfinite(weight.detach()).all():
+        bad = int((~torch.isfinite(weight.detach())).sum())
+        raise RegrowError(
+            f"{name} of shape {tuple(weight.shape)} holds {bad} NaN or infinite values; load a "
+            "sound checkpoint or lower the learning rate before pruning."
+        )

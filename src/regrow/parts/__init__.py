@@ -1,0 +1,1 @@
+"""The ingredients of a strategy: one idea a file, pure, named in one table per folder."""

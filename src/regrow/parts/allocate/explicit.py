@@ -1,0 +1,88 @@
+"""A sparsity for each layer."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from torch import Tensor
+
+from regrow.core.budget import Budget, check_sparsity, kept_count
+from regrow.core.errors import RegrowError, unknown
+from regrow.core.evidence import Evidence, Need
+from regrow.core.protocols import Weight
+from regrow.parts.allocate.apportion import apportion
+
+
+@dataclass(frozen=True)
+class Explicit:
+    """The sparsities given layer by layer.
+
+    Where the schedule's target is the sparsity that they make up, each layer gets its own to the
+    unit; on the way there, densities are scaled by one factor.
+
+    Attributes:
+        sparsities: pairs of a glob (layer or weight name) and a sparsity, or a mapping; the
+            first glob that matches a layer counts, so "*" goes last.
+
+    Source: -
+
+    Raises:
+        RegrowError: a sparsity outside [0, 1).
+    """
+
+    sparsities: tuple[tuple[str, float], ...]
+    needs = frozenset[Need]()
+
+    def __post_init__(self) -> None:
+        given = self.sparsities
+        pairs = given.items() if isinstance(given, Mapping) else given
+        object.__setattr__(self, "sparsities", tuple((str(g), float(s)) for g, s in pairs))
+        for glob, sparsity in self.sparsities:
+            check_sparsity(sparsity, f"sparsity of {glob!r}")
+
+    def kept(self, weights: Sequence[Weight]) -> dict[str, int]:
+        """Entries that each layer shall keep.
+
+        Raises:
+            RegrowError: a layer is matched by no glob, a glob matches no layer, or a layer would
+                be emptied.
+        """
+        used: set[str] = set()
+        kept = {}
+        for weight in weights:
+            names = (weight.name, weight.name.rpartition(".")[0])
+            match = (
+                pair
+                for pair in self.sparsities
+                if any(fnmatch.fnmatchcase(name, pair[0]) for name in names)
+            )
+            glob, sparsity = next(match, (None, 0.0))
+            if glob is None:
+                raise RegrowError(
+                    f"no sparsity is given for layer {names[1]!r}; add it, or '*' for the rest."
+                )
+            used.add(glob)
+            kept[weight.name] = kept_count(prod(weight.shape), 1.0 - sparsity)
+            if not kept[weight.name]:
+                raise RegrowError(
+                    f"sparsity {sparsity} would empty layer {names[1]!r} of {prod(weight.shape)} "
+                    "weights; lower it."
+                )
+        for glob, _ in self.sparsities:
+            if glob not in used and glob != "*":
+                raise unknown("layer", glob, [w.name.rpartition(".")[0] for w in weights])
+        return kept
+
+    def counts(
+        self,
+        weights: tuple[Weight, ...],
+        budget: Budget,
+        pooled: Mapping[str, Tensor],
+        evidence: Evidence,
+    ) -> dict[str, int]:
+        kept = self.kept(weights)
+        shares = {w.name: kept[w.name] * pooled[w.name].numel() / prod(w.shape) for w in weights}
+        return apportion(shares, budget)

@@ -1,0 +1,20 @@
+"""What a weight is worth."""
+
+from regrow.core.protocols import Criterion
+from regrow.core.table import Row, Table
+from regrow.parts.criteria.fisher import Fisher
+from regrow.parts.criteria.lamp import Lamp
+from regrow.parts.criteria.magnitude import Magnitude
+from regrow.parts.criteria.random import Random
+from regrow.parts.criteria.saliency import Saliency
+from regrow.parts.criteria.taylor import Taylor
+
+CRITERIA: Table[Criterion] = Table(
+    "criterion",
+    Row("magnitude", Magnitude, "Han et al. 2015"),
+    Row("lamp", Lamp, "Lee et al. 2021, eq. 2"),
+    Row("taylor", Taylor, "Molchanov et al. 2017, eq. 7"),
+    Row("saliency", Saliency, "LeCun et al. 1990, eq. 4"),
+    Row("fisher", Fisher, "arXiv 2508.13836 (2025)"),
+    Row("random", Random, "Blalock et al. 2020"),
+)

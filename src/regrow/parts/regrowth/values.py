@@ -1,0 +1,78 @@
+"""With which value a weight returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import Literal
+
+from torch import Tensor
+
+from regrow.core.errors import RegrowError
+from regrow.core.evidence import Evidence, Need
+from regrow.core.protocols import Weight
+from regrow.parts.criteria.random import uniform
+
+
+@dataclass(frozen=True)
+class Zero:
+    """Zero, which leaves the function unchanged until training moves it.
+
+    Source: Evci et al. 2020, "Rigging the lottery".
+    """
+
+    needs = frozenset[Need]()
+
+    def values(self, weight: Weight, evidence: Evidence) -> Tensor | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The value that the weight had in the dense network.
+
+    Source: ours; the structured variant of arXiv 2511.11675 (2025) restores dense weights.
+    """
+
+    needs = frozenset({Need("weight", "dense")})
+
+    def values(self, weight: Weight, evidence: Evidence) -> Tensor | None:
+        return evidence[Need("weight", "dense")][weight.name]
+
+
+@dataclass(frozen=True)
+class FromReference:
+    """The value that the weight has in the less sparse reference network.
+
+    Source: arXiv 2511.11675 (2025) and its authors' code.
+    """
+
+    needs = frozenset({Need("weight", "reference")})
+
+    def values(self, weight: Weight, evidence: Evidence) -> Tensor | None:
+        return evidence[Need("weight", "reference")][weight.name]
+
+
+@dataclass(frozen=True)
+class Initialiser:
+    """A fresh draw from a uniform initialiser, U(-b, b).
+
+    scheme="kaiming": b = sqrt(6 / fan_in); scheme="xavier": b = sqrt(6 / (fan_in + fan_out)).
+    Fans are those of the dense layer.
+
+    Source: He et al. 2015, eq. 10; Glorot and Bengio 2010, eq. 16.
+    """
+
+    scheme: Literal["kaiming", "xavier"] = "kaiming"
+    needs = frozenset({Need("weight")})
+
+    def __post_init__(self) -> None:
+        if self.scheme not in ("kaiming", "xavier"):
+            raise RegrowError(f"scheme is 'kaiming' or 'xavier'; got {self.scheme!r}.")
+
+    def values(self, weight: Weight, evidence: Evidence) -> Tensor | None:
+        like = evidence[Need("weight")][weight.name]
+        kernel = prod(weight.shape[2:])
+        fan_in, fan_out = weight.shape[1] * kernel, weight.shape[0] * kernel
+        fans = fan_in if self.scheme == "kaiming" else fan_in + fan_out
+        return (2 * uniform(like, (*evidence.key, "value", weight.name)) - 1) * sqrt(6 / fans)

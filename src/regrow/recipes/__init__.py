@@ -1,0 +1,22 @@
+"""One file per published strategy; each returns a Program."""
+
+from regrow.core.table import Row, Table
+from regrow.engine.plan import Program
+from regrow.recipes.bidirectional import bidirectional
+from regrow.recipes.gradual import gradual
+from regrow.recipes.hybrid import hybrid
+from regrow.recipes.iterative import iterative
+from regrow.recipes.manual import manual
+from regrow.recipes.one_shot import one_shot
+
+RECIPES: Table[Program] = Table(
+    "recipe",
+    Row("bidirectional", bidirectional, "arXiv 2511.11675 (2025)"),
+    Row("one_shot", one_shot, "arXiv 2508.13836 (2025)"),
+    Row("iterative", iterative, "arXiv 2508.13836 (2025)"),
+    Row("hybrid", hybrid, "arXiv 2508.13836 (2025)"),
+    Row("gradual", gradual, "Zhu and Gupta 2017, eq. 1"),
+    Row("manual", manual, "arXiv 2508.13836 (2025)"),
+)
+
+__all__ = ["RECIPES", "bidirectional", "gradual", "hybrid", "iterative", "manual", "one_shot"]

@@ -1,0 +1,42 @@
+"""Gradual magnitude pruning: a cubic ramp while training goes on."""
+
+from __future__ import annotations
+
+from typing_extensions import Unpack
+
+from regrow.core.step import Step
+from regrow.engine.plan import Program, Stage
+from regrow.parts.schedule.cubic import Cubic
+from regrow.recipes.common import Cut, plan
+
+
+def gradual(
+    sparsity: float = 0.97,
+    epochs: int = 60,
+    *,
+    start: int = 0,
+    end: int | None = None,
+    every: str | int = "1ep",
+    seed: int = 0,
+    **cut: Unpack[Cut],
+) -> Program:
+    """Raise the sparsity along a cubic ramp, then train on at the target.
+
+    Args:
+        sparsity: the fraction removed at the end.
+        epochs: training in all.
+        start, end: the ramp's window in epochs; by default it ends at three quarters.
+        every: the interval of events, in epochs ("1ep").
+        seed: of random parts.
+        cut: see `Cut`; the criterion of the published method is "magnitude".
+
+    Source:
+        Zhu and Gupta 2017, "To prune, or not to prune", eq. 1.
+
+    Departures:
+        LAMP over all layers by default, as everywhere here, where the paper cuts every layer
+        alike.
+    """
+    finish = max(start + 1, epochs * 3 // 4) if end is None else end
+    ramp = Cubic(sparsity, Step.epochs(finish), Step.epochs(start), Step.of(every))
+    return Program((Stage(plan(ramp, cut), Step.epochs(epochs)),), seed)
