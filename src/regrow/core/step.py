@@ -17,7 +17,7 @@ class Step:
     """A number of epochs or of iterations; an iteration is one step of the optimiser.
 
     Raises:
-        RegrowError: the value is negative or no integer.
+        RegrowError: the value is negative or no integer, or the unit is another.
     """
 
     value: int
@@ -25,7 +25,11 @@ class Step:
 
     def __post_init__(self) -> None:
         if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < 0:
-            raise RegrowError(f"a step is a whole number >= 0 of epochs or iterations; got {self}.")
+            raise RegrowError(
+                f"a step is a whole number >= 0 of epochs or iterations; got {self.value!r}."
+            )
+        if self.unit not in _SUFFIX.values():
+            raise RegrowError(f"a step's unit is 'epoch' or 'iteration'; got {self.unit!r}.")
 
     @classmethod
     def epochs(cls, value: int) -> Step:

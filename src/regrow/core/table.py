@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.step import Step
@@ -67,13 +67,13 @@ class Table(Generic[T]):
         if not isinstance(name, str):
             raise RegrowError(f"a {self.kind} given as a table needs a 'name'; got {dict(spec)!r}.")
         make = self[name].make
-        known = inspect.signature(make).parameters
+        known = _keywords(make)
         for key in options:
             if key not in known:
                 raise unknown(f"option of {self.kind} {name!r}:", key, known)
         if is_dataclass(make):
             types = {f.name: f.type for f in fields(make)}
-            options = {k: _typed(v, str(types.get(k))) for k, v in options.items()}
+            options = {k: _typed(v, types.get(k)) for k, v in options.items()}
         try:
             return make(**options)
         except TypeError as error:
@@ -91,11 +91,22 @@ class Table(Generic[T]):
         )
 
 
-def _typed(value: Any, annotation: str) -> Any:
+def _keywords(make: Callable[..., Any]) -> set[str]:
+    # A catch-all `**cut: Unpack[Cut]` stands for the keys of the typed dictionary.
+    known = set()
+    for name, parameter in inspect.signature(make).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            known |= set(get_args(get_type_hints(make)[name])[0].__annotations__)
+        else:
+            known.add(name)
+    return known
+
+
+def _typed(value: Any, annotation: Any = None) -> Any:
     # Files have neither steps nor tuples.
-    if annotation == "Step":
+    if annotation in ("Step", Step):
         return Step.of(value)
-    return tuple(_typed(v, "") for v in value) if isinstance(value, list) else value
+    return tuple(_typed(v) for v in value) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ from regrow.core.errors import RegrowError
 
 _INF = math.inf
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_SAMPLE = 1 << 17  # most scores in the sample
+_SAMPLE = 30_000  # scores in the sample; few enough for torch to read them on one thread
 _SMALL = 1 << 16  # this many scores are selected from directly
 _SPREADS = 5.0  # half-width of the bracket, in standard deviations of a random sample's rank
 
@@ -64,10 +64,11 @@ def largest(scores: Tensor, k: int) -> Tensor:
     """
     flat = scores.detach().reshape(-1)
     _check([flat], k)
-    if k == 0:
-        return torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-    threshold, shares = _select([flat], k)
     keep = torch.empty(flat.shape, dtype=torch.bool, device=flat.device)
+    if k == 0:
+        _native(keep)[:] = False
+        return keep.view(scores.shape)
+    threshold, shares = _select([flat], k)
     size = _chunk_size(flat)
     for share, (_, chunk), out in zip(shares, _chunks([flat]), keep.split(size), strict=True):
         all_ties = share.ties == share.equal
@@ -104,17 +105,22 @@ def count_largest(scores: Sequence[Tensor], k: int) -> list[int]:
 
 
 def _check(scores: Sequence[Tensor], k: int) -> None:
-    """Refuse what has no answer. A sum costs one read and is NaN if any score is."""
+    """Refuse what has no answer."""
     for index, tensor in enumerate(scores):
-        where = f"tensor {index} (shape {tuple(tensor.shape)})"
         if tensor.dtype not in _DTYPES:
             names = ", ".join(str(dtype) for dtype in _DTYPES)
-            raise RegrowError(f"scores of {where} are {tensor.dtype}; convert to one of {names}.")
-        # +inf and -inf together also add up to NaN, hence the count.
-        if tensor.sum().isnan() and (bad := int(tensor.isnan().sum())):
             raise RegrowError(
-                f"{bad} of {tensor.numel()} scores of {where} are NaN; repair the criterion, or "
-                "give entries that must not be selected the score -inf."
+                f"scores of tensor {index} (shape {tuple(tensor.shape)}) are {tensor.dtype}; "
+                f"convert them to one of {names}."
+            )
+    for index, chunk in _chunks(scores):
+        # The maximum of scores is NaN if any of them is, and takes one read and no memory.
+        if len(chunk) and math.isnan(chunk.max()):
+            tensor = scores[index]
+            raise RegrowError(
+                f"{int(tensor.isnan().sum())} of {tensor.numel()} scores of tensor {index} (shape "
+                f"{tuple(tensor.shape)}) are NaN; repair the criterion, or give entries that must "
+                "not be selected the score -inf."
             )
     if k < 0 or k > sum(tensor.numel() for tensor in scores):
         raise _out_of_range(k, sum(_count(x > -_INF) for _, x in _chunks(scores)))
@@ -164,8 +170,7 @@ def _select(scores: Sequence[Tensor], k: int) -> tuple[float, list[_Share]]:
         raise _out_of_range(k, above)
     if point:
         return lo, _share(parts, lo, k)
-    copies = [part.values.to(scores[0].device) for part in parts if part.values is not None]
-    threshold = _kth(torch.cat(copies), k - above)
+    threshold = _kth([part.values for part in parts if part.values is not None], k - above)
     return threshold, _share(parts, threshold, k)
 
 
@@ -174,19 +179,19 @@ def _bracket(scores: Sequence[Tensor], k: int, total: int) -> tuple[float, float
     stride = max(1, total // min(_SAMPLE, max(1 << 10, total // 128)))
     while math.gcd(stride, 2 * 3 * 5 * 7) != 1:  # meet every row, column and tap of a kernel
         stride += 1
-    dtype, device = _working_dtype(scores), scores[0].device
-    taken, start = [], 0
+    dtype = _working_dtype(scores)
+    sample, start = [], 0
     for tensor in scores:
         numel = tensor.numel()
         where = torch.arange(min(-start % stride, numel), numel, stride, device=tensor.device)
-        taken.append(tensor.take(where).to(device, dtype))
+        sample.append(tensor.take(where).to(dtype))
         start += numel
-    sample = torch.cat(taken)
-    rank = k / total * len(sample)
+    size = sum(map(len, sample))
+    rank = k / total * size
     margin = _SPREADS * (math.sqrt(rank * (1 - k / total)) + 1)
     first, last = math.floor(rank - margin), math.ceil(rank + margin)
     hi = _kth(sample, first) if first > 0 else _INF
-    lo = _kth(sample, last) if last <= len(sample) else -_INF
+    lo = _kth(sample, last) if last <= size else -_INF
     return lo, hi
 
 
@@ -236,7 +241,7 @@ def _chunks(scores: Sequence[Tensor]) -> Iterator[tuple[int, Any]]:
 
 def _chunk_size(tensor: Tensor) -> int:
     """Scores per chunk: within a CPU's cache; on accelerators fewer, longer launches."""
-    return 1 << (20 if tensor.device.type == "cpu" else 24)
+    return 1 << (18 if tensor.device.type == "cpu" else 24)
 
 
 def _native(values: Tensor) -> Any:
@@ -254,13 +259,16 @@ def _pick(values: Any, mask: Any) -> Tensor:
     return torch.from_numpy(np.compress(mask, values))
 
 
-def _kth(values: Tensor, k: int) -> float:
-    """The k-th largest of a few scores, k from 1. torch.kthvalue may be refused as
-    nondeterministic on accelerators, hence the sort."""
-    native, index = _native(values), len(values) - k
-    if isinstance(native, Tensor):
-        return float(native.sort().values[index])
-    return float(np.partition(native, index)[index])
+def _kth(pieces: Sequence[Tensor], k: int) -> float:
+    """The k-th largest of a few scores, k from 1.
+
+    Accelerators sort: torch.kthvalue may be refused there as nondeterministic.
+    """
+    index = sum(map(len, pieces)) - k
+    native = [_native(piece.to(pieces[0].device)) for piece in pieces]
+    if isinstance(native[0], Tensor):
+        return float(torch.cat(native).sort().values[index])
+    return float(np.partition(np.concatenate(native), index)[index])
 
 
 def _working_dtype(scores: Sequence[Tensor]) -> torch.dtype:

@@ -115,8 +115,7 @@ def _regrow(
     }
     lower = {name: int((p == torch.inf).sum()) for name, p in pooled.items()}
     _, upper = _bounds(plan, chosen, pooled)
-    units = target // plan.pattern.size(chosen[0].shape)
-    allowed = _candidates(grow, chosen, lower, upper, units, evidence, entries)
+    allowed = _candidates(plan, grow, chosen, lower, upper, target, evidence, entries)
     upper = {n: most if n in allowed else lower[n] for n, most in upper.items()}
     counts = _counts(plan, grow.allocation, chosen, pooled, lower, upper, target, evidence)
     keep = _select(plan, chosen, pooled, counts)
@@ -129,11 +128,12 @@ def _regrow(
 
 
 def _candidates(
+    plan: Plan,
     grow: Regrowth,
     chosen: tuple[Entry, ...],
     lower: Mapping[str, int],
     upper: Mapping[str, int],
-    units: int,
+    target: int,
     evidence: Evidence,
     entries: Inventory,
 ) -> frozenset[str]:
@@ -142,12 +142,15 @@ def _candidates(
         return named
     damage = evidence.damage or {}
     allowed: set[str] = set()
-    room = units - sum(lower.values())
+    sizes = {e.name: plan.pattern.size(e.shape) for e in chosen}
+    if len(set(sizes.values())) == 1:  # The target is met to the unit, as in `_counts`.
+        target = round(target / sizes[chosen[0].name]) * sizes[chosen[0].name]
+    room = target - sum(lower[n] * size for n, size in sizes.items())
     for name in sorted(named, key=lambda n: damage[n]):
         if damage[name] >= grow.ssim_below and allowed and room <= 0:
             break
         allowed.add(name)
-        room -= upper[name] - lower[name]
+        room -= (upper[name] - lower[name]) * sizes[name]
     return frozenset(allowed)
 
 
@@ -193,6 +196,8 @@ def _counts(
     low, high = sum(lower.values()), sum(upper.values())
     if sum(lower[n] * sizes[n] for n in sizes) > target:
         return counts(low - 1)  # Raises: fewer than the floors keep.
+    if sum(upper[n] * sizes[n] for n in sizes) < target:
+        return counts(high + 1)  # Raises: more than can be kept.
     while low < high:
         middle = (low + high + 1) // 2
         if sum(sizes[n] * c for n, c in counts(middle).items()) <= target:

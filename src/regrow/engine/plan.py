@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,12 +146,13 @@ class Program:
                 first.exclude,
             ):
                 raise RegrowError(f"{where} has another pattern or scope than the first stage.")
-            if plan.schedule.sparsity < reached and plan.regrowth is None:
-                raise RegrowError(
-                    f"{where} goes from sparsity {reached:g} back to {plan.schedule.sparsity:g} "
-                    "but has no regrowth; name a rule."
-                )
-            reached = plan.schedule.sparsity
+            for sparsity in _sparsities(plan.schedule):
+                if sparsity < reached - 1e-9 and plan.regrowth is None:
+                    raise RegrowError(
+                        f"{where} goes from sparsity {reached:g} back to {sparsity:g} but has no "
+                        "regrowth; name a rule, or start its schedule where the last stage ended."
+                    )
+                reached = sparsity
 
     @property
     def sparsity(self) -> float:
@@ -180,7 +181,7 @@ class Program:
             }
             for stage in self.stages
         ]
-        return json.dumps({"seed": self.seed, "stages": stages}, sort_keys=True)
+        return json.dumps(_canonical({"seed": self.seed, "stages": stages}), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Program:
@@ -200,7 +201,9 @@ class Program:
                 for item in data["stages"]
             )
             return cls(stages, int(data["seed"]))
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except RegrowError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RegrowError(f"this is no regrow program: {error!r}.") from error
 
 
@@ -218,6 +221,26 @@ def _check_length(stage: Stage, where: str) -> None:
             f"{where} lasts {length}, but the last event of its schedule falls on {last}; make "
             "the stage longer or the schedule shorter."
         )
+
+
+def _sparsities(schedule: Schedule | SignalSchedule) -> Sequence[float]:
+    listed: Sequence[float] | None = getattr(schedule, "sparsities", None)
+    if listed is not None:
+        return listed
+    if isinstance(schedule, SignalSchedule):
+        return (schedule.sparsity,)
+    steps = (Step(i, schedule.last.unit) for i in range(schedule.last.value + 1))
+    targets = (schedule.target(step) for step in steps)
+    return [1.0 - target for target in targets if target is not None]
+
+
+def _canonical(value: Any) -> Any:
+    # 0.0 == 0, so both are written as 0.
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _plan_spec(plan: Plan) -> dict[str, Any]:

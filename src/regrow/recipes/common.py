@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
-from regrow.core.errors import RegrowError
+from regrow.core.errors import RegrowError, unknown
 from regrow.core.step import Step
 from regrow.engine.plan import Plan, Program, Regrowth, Stage
 from regrow.parts.allocate import ALLOCATIONS
@@ -35,7 +35,14 @@ CUT = Cut(
 
 
 def plan(schedule: Any, cut: Cut, regrowth: Regrowth | None = None) -> Plan:
-    """A plan from a schedule and the recipe's keywords."""
+    """A plan from a schedule and the recipe's keywords.
+
+    Raises:
+        RegrowError: a keyword is none of `Cut`'s.
+    """
+    for key in cut:
+        if key not in CUT:
+            raise unknown("keyword of a recipe:", key, CUT)
     how: dict[str, Any] = {**CUT, **cut}
     return Plan(
         schedule,

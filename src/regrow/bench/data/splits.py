@@ -17,16 +17,16 @@ SPLIT_SEED = 20_240_229
 
 @dataclass(frozen=True)
 class TensorPair:
-    """Images `(N, C, H, W)` with their labels, int64 `(N,)`."""
+    """Inputs `(N, ...)`, images as `(N, C, H, W)`, with their labels, int64 `(N,)`."""
 
     images: Tensor
     labels: Tensor
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.labels.shape != self.images.shape[:1]:
+        if self.images.ndim < 2 or self.labels.shape != self.images.shape[:1]:
             raise RegrowError(
                 f"images {tuple(self.images.shape)} and labels {tuple(self.labels.shape)} do not "
-                "belong together: give images (N, C, H, W) and labels (N,)."
+                "belong together: give inputs (N, ...) and labels (N,)."
             )
 
     def __len__(self) -> int:

@@ -53,8 +53,8 @@ class Block:
         # (removed already) do not count, so that a tile of nothing else is forbidden.
         finite = tiles.isfinite()
         count = finite.sum(-1)
-        mean = torch.where(finite, tiles, 0).sum(-1) / count.clamp_min(1)
-        mean = torch.where(count == 0, -torch.inf, mean.double())
+        total = torch.where(finite, tiles, 0).sum(-1, dtype=torch.float64)
+        mean = torch.where(count == 0, -torch.inf, total / count.clamp_min(1))
         return torch.where((tiles == torch.inf).any(-1), torch.inf, mean)
 
     def expand(self, keep: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,208 @@
+"""The complete description of a run, from a name, a file and flags, checked before it starts."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pydantic
+import tomli_w
+
+from regrow.bench.arms import CONTROLS
+from regrow.bench.tasks import Task, Training, find_task
+from regrow.core.errors import RegrowError, unknown
+from regrow.core.files import write_atomic
+from regrow.engine.plan import Program
+from regrow.recipes import RECIPES
+from regrow.recipes.common import CUT, Cut
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SCHEMA = 1
+_KEYS = ("schema", "recipe", "task", "model", "seed", "controls", "parameters", "training")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run; `recipe.toml` holds all of it, defaults included.
+
+    Attributes:
+        recipe: a name of the recipe table.
+        task: a name of the task table, or "package.module:function".
+        model: one of the task's networks.
+        seed: of initial weights, data order, augmentation and random parts.
+        controls: arms beside the recipe, from the same dense network and with the same epochs.
+        parameters: of the recipe, all of them.
+        training: all fields of `Training`.
+    """
+
+    recipe: str
+    task: str
+    model: str
+    seed: int
+    controls: tuple[str, ...]
+    parameters: dict[str, Any]
+    training: dict[str, Any]
+
+    def program(self) -> Program:
+        """The recipe's program.
+
+        Raises:
+            RegrowError: as the recipe does.
+        """
+        return RECIPES[self.recipe].make(seed=self.seed, **self.parameters)
+
+    def settings(self) -> Training:
+        return Training(**self.training)
+
+    def write(self, path: Path) -> None:
+        """Write `recipe.toml`. TOML has no null: a parameter that is None is left out."""
+        data = {"schema": SCHEMA, **asdict(self)}
+        data["parameters"] = {k: v for k, v in self.parameters.items() if v is not None}
+        write_atomic(path, tomli_w.dumps(_plain(data)).encode())
+
+
+def configure(
+    recipe: str,
+    *,
+    task: str | None = None,
+    model: str | None = None,
+    seed: int | None = None,
+    controls: Sequence[str] | None = None,
+    settings: Sequence[str] = (),
+) -> tuple[RunConfig, Task]:
+    """The run that a command asks for, and its task.
+
+    Args:
+        recipe: a name of the recipe table, or the path of a TOML file as `recipe.toml`.
+        task, model, seed, controls: replace what the file says.
+        settings: "key=value" pairs; the key is a parameter of the recipe or, as
+            "training.key", a field of `Training`; the value is TOML, or bare text.
+
+    Raises:
+        RegrowError: an unknown key or name (with the nearest one), or a value of the wrong type.
+    """
+    given: dict[str, Any] = _read(Path(recipe)) if recipe.endswith(".toml") else {"recipe": recipe}
+    name = given.get("recipe")
+    if not isinstance(name, str):
+        raise RegrowError(f"{recipe} names no recipe; add a line like recipe = 'bidirectional'.")
+    make = RECIPES[name].make
+    where = task or str(given.get("task", "digits"))
+    found = find_task(where)
+    network = model or str(given.get("model", next(iter(found.models))))
+    if network not in found.models:
+        raise unknown(f"model of task {found.name!r}:", network, found.models)
+    parameters = dict(given.get("parameters", {}))
+    training = dict(given.get("training", {}))
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise RegrowError(f"--set {setting!r} is no pair; write key=value.")
+        if key.startswith("training."):
+            training[key.removeprefix("training.")] = _value(text)
+        else:
+            parameters[key] = _value(text)
+    trained = _typed(training, _training_types(), f"training key of task {found.name!r}:")
+    complete = replace(found.training, **trained)
+    types, defaults = _parameters(make)
+    chosen = _typed(parameters, types, f"parameter of recipe {name!r}:")
+    if "epochs" in defaults and "epochs" not in chosen:
+        defaults["epochs"] = _share(defaults["epochs"], complete.fine_tune_epochs)
+    names = tuple(controls if controls is not None else given.get("controls", ("one_way",)))
+    for control in names:
+        CONTROLS[control]
+    config = RunConfig(
+        name,
+        where,
+        network,
+        _seed(seed if seed is not None else given.get("seed", 0)),
+        names,
+        {**defaults, **chosen},
+        asdict(complete),
+    )
+    config.program()
+    return config, found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RegrowError(f"there is no recipe file {str(path)!r}.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RegrowError(f"{path} cannot be read as TOML: {error}.") from error
+    for key in data:
+        if key not in _KEYS:
+            raise unknown(f"key in {path}:", key, _KEYS)
+    if data.get("schema", SCHEMA) != SCHEMA:
+        raise RegrowError(f"{path} has schema {data['schema']!r}; this regrow reads {SCHEMA}.")
+    for table in ("parameters", "training"):
+        if not isinstance(data.get(table, {}), dict):
+            raise RegrowError(f"{path}: {table!r} must be a table, [{table}].")
+    return data
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _parameters(make: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Types and defaults of a recipe's parameters, the keywords shared by all included."""
+    hints = get_type_hints(make)
+    types: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    for name, parameter in inspect.signature(make).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            types |= get_type_hints(Cut)
+            defaults |= dict(CUT)
+        elif name != "seed":
+            types[name], defaults[name] = hints[name], parameter.default
+    return types, defaults
+
+
+def _training_types() -> dict[str, Any]:
+    hints = get_type_hints(Training)
+    return {f.name: hints[f.name] for f in fields(Training)}
+
+
+def _typed(values: Mapping[str, Any], types: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    typed = {}
+    for key, value in values.items():
+        if key not in types:
+            raise unknown(kind, key, types)
+        try:
+            typed[key] = pydantic.TypeAdapter(types[key]).validate_python(value)
+        except pydantic.ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise RegrowError(f"{key}={value!r}: {reason[0].lower()}{reason[1:]}.") from error
+    return typed
+
+
+def _share(default: Any, total: int) -> Any:
+    # A recipe with several phases shares the task's fine-tuning epochs as its own default does.
+    if isinstance(default, int):
+        return total
+    counts = [total * part // sum(default) for part in default]
+    return [*counts[:-1], total - sum(counts[:-1])]
+
+
+def _seed(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise RegrowError(f"the seed is a whole number >= 0; got {value!r}.")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

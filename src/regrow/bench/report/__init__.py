@@ -1,0 +1,56 @@
+"""One self-contained page from the records of finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from regrow.bench.report.compare import arrange
+from regrow.bench.report.records import find_runs, read_run
+from regrow.bench.report.view import MARKER_PATHS, section
+from regrow.core.errors import RegrowError
+
+__all__ = ["find_runs", "write_report"]
+
+
+def write_report(runs: Sequence[Path], out: Path, *, command: str) -> Path:
+    """Write one HTML page about all runs; the same records give the same bytes.
+
+    Runs are grouped by task, model and recipe, and within a group by sparsity; arms are compared
+    with the one-way control of the same run, paired by seed.
+
+    Args:
+        runs: run directories, each with a record.json and, for the curves, a history.json.
+        out: the page to write; missing directories are made.
+        command: the command line that writes this page again, shown at its end.
+
+    Returns:
+        `out`.
+
+    Raises:
+        RegrowError: if there are no runs, one cannot be read or has another schema, a seed is
+            there twice at one sparsity, or `out` is a directory.
+    """
+    if not runs:
+        raise RegrowError("no runs to report; give at least one run directory.")
+    if out.is_dir():
+        raise RegrowError(f"{str(out)!r} is a directory; name the page itself, as in report.html.")
+    sections = [section(each, out) for each in arrange([read_run(Path(run)) for run in runs])]
+    package = files(__name__)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((package / "page.html.j2").read_text(encoding="utf-8"))
+    page = template.render(
+        sections=sections,
+        command=command,
+        markers=MARKER_PATHS,
+        style=Markup((package / "page.css").read_text(encoding="utf-8")),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page.rstrip() + "\n", encoding="utf-8", newline="\n")
+    return out

@@ -1,0 +1,99 @@
+"""Means, Student intervals and differences paired by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from scipy import stats
+
+from regrow.core.errors import RegrowError
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean of `n` values and the bounds of its interval, None where `n` is one."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def includes_zero(self) -> bool | None:
+        """Whether zero lies within the bounds; None where there are no bounds."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low <= 0.0 <= self.high
+
+
+def standard_deviation(values: Iterable[float]) -> float | None:
+    """The sample standard deviation, sqrt(sum (x - mean)^2 / (n - 1)); None for one value.
+
+    Raises:
+        RegrowError: for no values, or one that is not finite.
+    """
+    sample = _checked(values)
+    if len(sample) < 2:
+        return None
+    mean = math.fsum(sample) / len(sample)
+    return math.sqrt(math.fsum((x - mean) ** 2 for x in sample) / (len(sample) - 1))
+
+
+def student_interval(values: Iterable[float], confidence: float = 0.95) -> Interval:
+    """The interval of a mean whose standard deviation is unknown (Student, 1908).
+
+    mean +- t * sd / sqrt(n), with t the (1 + confidence) / 2 quantile at n - 1 degrees of freedom.
+
+    Args:
+        values: independent measurements, one per seed.
+        confidence: how often such an interval holds the true mean, in (0, 1).
+
+    Raises:
+        RegrowError: for no values, one that is not finite, or a confidence outside (0, 1).
+    """
+    if not 0.0 < confidence < 1.0:
+        raise RegrowError(f"confidence is {confidence!r}; give a fraction between 0 and 1.")
+    sample = _checked(values)
+    n = len(sample)
+    mean = math.fsum(sample) / n
+    deviation = standard_deviation(sample)
+    if deviation is None:
+        return Interval(mean, None, None, n)
+    quantile = float(stats.t.ppf((1.0 + confidence) / 2.0, n - 1))
+    half = quantile * deviation / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def paired_difference(
+    a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95
+) -> Interval:
+    """The mean of a - b over the seeds that both have, with its paired Student interval.
+
+    Pairing removes what a seed does to both arms alike, so the interval is about the difference.
+
+    Args:
+        a: seed to measurement.
+        b: seed to measurement; seeds that only one side has are left out.
+        confidence: in (0, 1).
+
+    Raises:
+        RegrowError: if no seed is common to both.
+    """
+    seeds = sorted(a.keys() & b.keys())
+    if not seeds:
+        raise RegrowError(
+            f"no seed is common to both arms ({sorted(a)} and {sorted(b)}); "
+            "run both with the same seeds."
+        )
+    return student_interval([a[seed] - b[seed] for seed in seeds], confidence)
+
+
+def _checked(values: Iterable[float]) -> list[float]:
+    sample = [float(value) for value in values]
+    if not sample:
+        raise RegrowError("no values to take a mean of; give at least one.")
+    if not all(math.isfinite(value) for value in sample):
+        raise RegrowError(f"values {sample} are not all finite; leave failed runs out.")
+    return sample

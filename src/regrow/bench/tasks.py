@@ -1,0 +1,183 @@
+"""What is trained on what, and how: the command line's tasks, and the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from regrow.bench import models
+from regrow.bench.data import Splits, TensorPair, load
+from regrow.bench.data.augment import random_crop, random_flip
+from regrow.core.errors import RegrowError
+from regrow.core.table import Row, Table
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+MakeModel = Callable[[torch.Generator], nn.Module]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How networks of a task are trained: SGD with momentum, one-cycle learning rate.
+
+    Attributes:
+        dense_epochs: of the dense network, before any cut.
+        fine_tune_epochs: after it, in all, unless the recipe is told otherwise.
+        batch_size: samples per step, over all ranks.
+        lr: the peak of the dense network's cycle.
+        fine_tune_lr: the peak of each fine-tuning cycle.
+        momentum, nesterov, weight_decay: of SGD; biases and norms are not decayed.
+        label_smoothing: of the cross-entropy.
+        precision: "fp32", "bf16" (autocast), or "auto": bf16 where the processor has it.
+        channels_last: lay images and convolutions out with channels last.
+        evidence_batches: how many training batches one collection of evidence reads.
+    """
+
+    dense_epochs: int = 30
+    fine_tune_epochs: int = 60
+    batch_size: int = 128
+    lr: float = 0.2
+    fine_tune_lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+    evidence_batches: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("dense_epochs", "fine_tune_epochs", "batch_size", "evidence_batches"):
+            if getattr(self, name) < 1:
+                raise RegrowError(f"training.{name} is at least 1; got {getattr(self, name)}.")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise RegrowError(
+                f"training.precision is 'auto', 'fp32' or 'bf16'; got {self.precision!r}."
+            )
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data, networks and a way to train them.
+
+    Attributes:
+        name: what records call it.
+        splits: called with the data directory (or None), gives the three parts.
+        models: networks by name, the default first; each is called with a CPU generator that
+            initial weights may be drawn from (PyTorch's own stream is seeded too).
+        training: defaults.
+        augment: changes a batch of training inputs, all randomness from the generator.
+        loss: `loss(outputs, labels)`; None is cross-entropy with the training's smoothing.
+    """
+
+    name: str
+    splits: Callable[[Path | None], Splits]
+    models: dict[str, MakeModel]
+    training: Training = field(default_factory=Training)
+    augment: Augment | None = None
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
+def _crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    return random_flip(random_crop(images, 4, generator), generator)
+
+
+def _networks(classes: int, channels: int) -> dict[str, MakeModel]:
+    def make(build: Any, **options: Any) -> MakeModel:
+        return lambda g: build(classes, in_channels=channels, generator=g, **options)
+
+    nets = {"resnet20": make(models.resnet20), "resnet56": make(models.resnet56)}
+    if channels == 3:
+        nets["vgg16_bn"] = make(models.vgg16_bn)
+        nets["vgg16_bn_quarter"] = make(models.vgg16_bn, width=0.25)
+    return nets
+
+
+def digits() -> Task:
+    """scikit-learn's 1,797 handwritten digits, 8 x 8, with a small CNN; needs no download."""
+    training = Training(
+        dense_epochs=20,
+        fine_tune_epochs=40,
+        batch_size=64,
+        precision="fp32",
+        channels_last=False,
+    )
+    nets: dict[str, MakeModel] = {"digits_cnn": lambda g: models.digits_cnn(generator=g)}
+    return Task("digits", partial(load, "digits"), nets, training)
+
+
+def _images(name: str, classes: int, channels: int, augment: Augment) -> Task:
+    training = Training(dense_epochs=30, fine_tune_epochs=30, label_smoothing=0.1)
+    return Task(name, partial(load, name), _networks(classes, channels), training, augment)
+
+
+def cifar10() -> Task:
+    """CIFAR-10's 60,000 colour images in 10 classes, with ResNet-20, ResNet-56 or VGG16."""
+    return _images("cifar10", 10, 3, _crop_and_flip)
+
+
+def cifar100() -> Task:
+    """CIFAR-100's 60,000 colour images in 100 classes, with ResNet-20, ResNet-56 or VGG16."""
+    return _images("cifar100", 100, 3, _crop_and_flip)
+
+
+def fashion_mnist() -> Task:
+    """Fashion-MNIST's 70,000 grey images in 10 classes, with ResNet-20 or ResNet-56."""
+    return _images("fashion_mnist", 10, 1, _crop_and_flip)
+
+
+TASKS: Table[Task] = Table(
+    "task",
+    Row("digits", digits, "Alpaydin and Kaynak 1998, UCI; in scikit-learn"),
+    Row("cifar10", cifar10, "Krizhevsky 2009"),
+    Row("cifar100", cifar100, "Krizhevsky 2009"),
+    Row("fashion_mnist", fashion_mnist, "Xiao et al. 2017"),
+)
+
+
+def find_task(spec: str) -> Task:
+    """A task by name, or the user's own as "package.module:function".
+
+    The function takes no arguments and returns a `Task`. Modules are looked for in the current
+    directory too.
+
+    Raises:
+        RegrowError: no such task, module or function, or it returns something else.
+    """
+    if ":" not in spec:
+        return TASKS.build(spec)
+    path, _, name = spec.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        make = getattr(importlib.import_module(path), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RegrowError(
+            f"task {spec!r} cannot be found: {error}. Give a module on the Python path (or in "
+            "this directory) and a function in it, as package.module:function."
+        ) from error
+    task = make()
+    if not isinstance(task, Task):
+        raise RegrowError(
+            f"task {spec!r} returned a {type(task).__name__}; it must return a regrow.bench.Task."
+        )
+    return task
+
+
+def gathered(dataset: Any) -> TensorPair:
+    """A map-style dataset of (input, label) pairs as two tensors in memory.
+
+    Args:
+        dataset: has a length and gives (tensor, int) at 0 ... n - 1.
+    """
+    pairs = [dataset[index] for index in range(len(dataset))]
+    inputs = torch.stack([torch.as_tensor(pair[0]) for pair in pairs])
+    return TensorPair(inputs, torch.tensor([int(pair[1]) for pair in pairs]))

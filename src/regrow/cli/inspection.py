@@ -1,0 +1,140 @@
+"""Looking into a run directory or a file of weights without the model's class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from safetensors import SafetensorError, safe_open
+
+from regrow.core.errors import RegrowError
+from regrow.export.packed import unpack
+
+
+@dataclass(frozen=True)
+class Look:
+    """Counts of a file, as `Inspection.to_dict`, with the file's size.
+
+    Attributes:
+        path, file_bytes: of the file itself.
+        counts: from the metadata that regrow wrote, or counted from the tensors.
+    """
+
+    path: Path
+    file_bytes: int
+    counts: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"path": str(self.path), "file_bytes": self.file_bytes, **self.counts}
+
+    def table(self) -> Table:
+        table = Table(title=str(self.path), title_justify="left")
+        table.add_column("layer", style="bold")
+        for name in ("shape", "kept", "of", "sparsity", "multiply-adds"):
+            table.add_column(name, justify="right")
+        for layer in self.counts["layers"]:
+            uses = layer["positions"]
+            table.add_row(
+                layer["name"],
+                "x".join(map(str, layer["shape"])),
+                f"{layer['kept']:,}",
+                f"{layer['total']:,}",
+                f"{layer['sparsity']:.4f}",
+                "" if uses is None else f"{layer['kept'] * uses:,}",
+            )
+        table.add_section()
+        macs = self.counts["macs_kept"]
+        table.add_row(
+            "total",
+            "",
+            f"{self.counts['kept']:,}",
+            f"{self.counts['total']:,}",
+            f"{self.counts['sparsity']:.4f}",
+            "" if macs is None else f"{macs:,}",
+        )
+        return table
+
+    def notes(self) -> Iterator[str]:
+        other = ", ".join(f"{k} {v:,}" for k, v in self.counts["other_parameters"].items() if v)
+        yield f"sparsity is over {self.counts['density_denominator']}; apart: {other or 'nothing'}"
+        yield f"parameters: {self.counts['parameters']:,}"
+        if self.counts["macs_kept"] is not None:
+            yield (
+                f"multiply-adds per sample: {self.counts['macs_kept']:,} on kept weights of "
+                f"{self.counts['macs_dense']:,} dense (a count, not a speed)"
+            )
+        yield f"bytes: {self.file_bytes:,} in this file, {4 * self.counts['parameters']:,} as fp32"
+
+
+def look(path: Path) -> Look:
+    """Counts of a run directory's model, a packed file or a safetensors file.
+
+    Raises:
+        RegrowError: there is no such file, or it is damaged or of another kind.
+    """
+    if path.is_dir():
+        found = [path / name for name in ("model.regrow", "model.safetensors")]
+        existing = [file for file in found if file.exists()]
+        if not existing:
+            raise RegrowError(
+                f"{path} holds no model.regrow; finish it with `regrow resume {path}`."
+            )
+        path = existing[0]
+    if not path.is_file():
+        raise RegrowError(f"there is no file {str(path)!r}.")
+    size = path.stat().st_size
+    if path.suffix == ".safetensors":
+        return Look(path, size, _of_safetensors(path))
+    packed = unpack(path)
+    counts = packed.metadata.get("inspection")
+    if isinstance(counts, dict):
+        return Look(path, size, counts)
+    return Look(path, size, _counted(packed.state))
+
+
+def _of_safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            note = (file.metadata() or {}).get("regrow")
+            if note is not None:
+                return json.loads(note)  # type: ignore[no-any-return]
+            return _counted({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise RegrowError(f"{path} is no sound safetensors file: {error}.") from error
+
+
+def _counted(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    # Without the model's class, a weight is what has two or more dimensions.
+    layers = []
+    other = 0
+    for name, tensor in state.items():
+        if tensor.ndim < 2 or not tensor.is_floating_point():
+            other += tensor.numel() if tensor.is_floating_point() else 0
+            continue
+        kept = int((tensor != 0).sum())
+        layers.append(
+            {
+                "name": name,
+                "shape": list(tensor.shape),
+                "total": tensor.numel(),
+                "kept": kept,
+                "sparsity": 1 - kept / max(tensor.numel(), 1),
+                "positions": None,
+            }
+        )
+    kept, total = (sum(layer[key] for layer in layers) for key in ("kept", "total"))
+    return {
+        "density_denominator": "tensors of two or more dimensions",
+        "sparsity": 1 - kept / max(total, 1),
+        "kept": kept,
+        "total": total,
+        "parameters": total + other,
+        "other_parameters": {"other": other},
+        "macs_dense": None,
+        "macs_kept": None,
+        "layers": layers,
+    }

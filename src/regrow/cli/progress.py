@@ -1,0 +1,86 @@
+"""Progress and results on a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+
+class Progress:
+    """A bar per arm; call it with the events of a run."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description:<18}"),
+            BarColumn(),
+            TextColumn("{task.completed:>4.0f}/{task.total:.0f} epochs"),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        arm = event["arm"]
+        if event["kind"] == "arm":
+            self._tasks[arm] = self._bars.add_task(
+                arm, total=event["epochs"], completed=event["epoch"], note=""
+            )
+            return
+        note = f"sparsity {event['sparsity']:.4f}, validation {event['validation_accuracy']:.4f}"
+        self._bars.update(self._tasks[arm], completed=event["epoch"], note=note)
+
+
+def summary(record: dict[str, Any]) -> Table:
+    """The arms of a record as a table."""
+    table = Table(title=f"{record['recipe']} on {record['task']}, seed {record['seed']}")
+    table.add_column("arm", style="bold")
+    for name in ("sparsity", "kept", "test", "validation", "epochs", "seconds", "file", "smaller"):
+        table.add_column(name, justify="right")
+    for name, arm in record["arms"].items():
+        table.add_row(
+            name,
+            f"{arm['sparsity']:.4f}",
+            f"{arm['kept']:,}",
+            f"{100 * arm['test_accuracy']:.2f} %",
+            f"{100 * arm['validation_accuracy']:.2f} %",
+            str(arm["epochs"]["total"]),
+            f"{arm['seconds']:.1f}",
+            f"{arm['file_bytes']:,} B",
+            f"{arm['dense_bytes'] / arm['file_bytes']:.1f}x",
+        )
+    return table
+
+
+def download(name: str, root: Path, base_url: str | None) -> Path:
+    """Download a data set with a bar per file."""
+    from regrow.bench.data.download import get
+
+    tasks: dict[str, Any] = {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+
+        def update(file: str, done: int, total: int) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(file, total=total)
+            bars.update(tasks[file], completed=done)
+
+        return get(name, root, base_url=base_url, progress=update)

@@ -1,0 +1,1 @@
+"""Writing a pruned network down: the packed file, lossless to the bit."""
