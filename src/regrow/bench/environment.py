@@ -36,9 +36,7 @@ def processor() -> str:
 
 def native_bf16() -> bool:
     """Whether the processor multiplies bf16 itself; elsewhere bf16 only loses accuracy."""
-    return bool(
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def environment(device: str, precision: str) -> dict[str, Any]:

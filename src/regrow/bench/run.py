@@ -81,7 +81,8 @@ def run(
     prepare(model, program, example=example)
     controls = {name: CONTROLS[name] for name in config.controls}
     for make in controls.values():
-        prepare(model, make.make(config.parameters, program.sparsity, 1, config.seed))
+        length = program.epochs or training.fine_tune_epochs
+        prepare(model, make.make(config.parameters, program.sparsity, length, config.seed))
     out.mkdir(parents=True, exist_ok=True)
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     # A checkpoint holds weights, momentum, the dense network and the best one; each arm's result
@@ -90,6 +91,8 @@ def run(
     (out / "state").mkdir(exist_ok=True)
     config.write(out / "recipe.toml")
 
+    if training.threads:
+        torch.set_num_threads(training.threads)
     fabric = _fabric(device, devices, training)
     trainer = Trainer(
         fabric,

@@ -39,6 +39,7 @@ class Training:
         precision: "fp32", "bf16" (autocast), or "auto": bf16 where the processor has it.
         channels_last: lay images and convolutions out with channels last.
         evidence_batches: how many training batches one collection of evidence reads.
+        threads: processor threads, 0 for all; results on a CPU depend on it in the last bits.
     """
 
     dense_epochs: int = 30
@@ -53,6 +54,7 @@ class Training:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     evidence_batches: int = 64
+    threads: int = 0
 
     def __post_init__(self) -> None:
         for name in ("dense_epochs", "fine_tune_epochs", "batch_size", "evidence_batches"):
@@ -109,6 +111,7 @@ def digits() -> Task:
         batch_size=64,
         precision="fp32",
         channels_last=False,
+        threads=1,  # The network is so small that more of them only wait for each other.
     )
     nets: dict[str, MakeModel] = {"digits_cnn": lambda g: models.digits_cnn(generator=g)}
     return Task("digits", partial(load, "digits"), nets, training)

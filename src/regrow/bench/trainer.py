@@ -129,6 +129,7 @@ class Trainer:
         for module, mode in modes:
             module.training = mode
         total = self._fabric.all_reduce(correct, reduce_op="sum")
+        assert isinstance(total, Tensor)
         return int(total) / len(data)
 
     def _to_device(self, data: TensorPair, indices: Tensor) -> Batch:
@@ -362,7 +363,7 @@ def read_state(path: Path) -> dict[str, Any]:
         RegrowError: the file is damaged or no checkpoint.
     """
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")  # type: ignore[no-any-return]
+        return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         raise RegrowError(
             f"{path} is no sound checkpoint ({type(error).__name__}: {str(error)[:200]}); delete "

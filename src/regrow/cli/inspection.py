@@ -101,7 +101,7 @@ def _of_safetensors(path: Path) -> Mapping[str, Any]:
         with safe_open(path, framework="pt") as file:
             note = (file.metadata() or {}).get("regrow")
             if note is not None:
-                return json.loads(note)  # type: ignore[no-any-return]
+                return json.loads(note)
             return _counted({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise RegrowError(f"{path} is no sound safetensors file: {error}.") from error

@@ -31,9 +31,7 @@ app.add_typer(data_app, name="data")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(
-        help="Where data sets lie; default $REGROW_DATA, else ./data.", show_default=False
-    ),
+    typer.Option(help="Where data sets lie; else $REGROW_DATA, else ./data.", show_default=False),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Devices = Annotated[int, typer.Option(help="Ranks, for data-parallel training.", min=1)]

@@ -16,7 +16,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self._bars = Bars(
-            TextColumn("{task.description:<18}"),
+            TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:>4.0f}/{task.total:.0f} epochs"),
             TextColumn("{task.fields[note]}"),
@@ -48,19 +48,17 @@ def summary(record: dict[str, Any]) -> Table:
     """The arms of a record as a table."""
     table = Table(title=f"{record['recipe']} on {record['task']}, seed {record['seed']}")
     table.add_column("arm", style="bold")
-    for name in ("sparsity", "kept", "test", "validation", "epochs", "seconds", "file", "smaller"):
+    for name in ("sparsity", "kept", "test acc.", "epochs", "seconds", "file bytes"):
         table.add_column(name, justify="right")
     for name, arm in record["arms"].items():
         table.add_row(
             name,
             f"{arm['sparsity']:.4f}",
             f"{arm['kept']:,}",
-            f"{100 * arm['test_accuracy']:.2f} %",
-            f"{100 * arm['validation_accuracy']:.2f} %",
+            f"{100 * arm['test_accuracy']:.2f}%",
             str(arm["epochs"]["total"]),
             f"{arm['seconds']:.1f}",
-            f"{arm['file_bytes']:,} B",
-            f"{arm['dense_bytes'] / arm['file_bytes']:.1f}x",
+            f"{arm['file_bytes']:,} ({arm['dense_bytes'] / arm['file_bytes']:.1f}x less)",
         )
     return table
 

@@ -17,7 +17,7 @@ def check_sparsity(value: float, what: str = "sparsity") -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         hint = ""
         if isinstance(value, (int, float)) and 1 < value < 100:
-            hint = f" For {value} % write {value / 100:g}."
+            hint = f" For {value:g} % write {value / 100:g}."
         raise RegrowError(f"{what} is the fraction removed, in [0, 1); got {value!r}.{hint}")
     return float(value)
 

@@ -182,10 +182,9 @@ def _bracket(scores: Sequence[Tensor], k: int, total: int) -> tuple[float, float
     dtype = _working_dtype(scores)
     sample, start = [], 0
     for tensor in scores:
-        numel = tensor.numel()
-        where = torch.arange(min(-start % stride, numel), numel, stride, device=tensor.device)
-        sample.append(tensor.take(where).to(dtype))
-        start += numel
+        # Copied, so as not to hold on to the flat copy of a tensor that is not contiguous.
+        sample.append(tensor.reshape(-1)[-start % stride :: stride].to(dtype, copy=True))
+        start += tensor.numel()
     size = sum(map(len, sample))
     rank = k / total * size
     margin = _SPREADS * (math.sqrt(rank * (1 - k / total)) + 1)

@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from regrow.core.budget import kept_count
 from regrow.core.errors import RegrowError
 from regrow.core.maskset import MaskSet
 from regrow.core.names import unwrap
 from regrow.core.protocols import SignalSchedule, Update
-from regrow.core.step import Step
+from regrow.core.step import START, Step
 from regrow.engine import checkpoint
-from regrow.engine.event import decide
-from regrow.engine.gather import check_ranks, clone_state, gather, needs_data
+from regrow.engine.event import decide, scope
+from regrow.engine.gather import check_ranks, check_state, clone_state, gather, needs_data
 from regrow.engine.optimizer_state import check_owns, clear
 from regrow.engine.perform import perform, project
 from regrow.engine.plan import Program
@@ -92,7 +93,8 @@ class Pruning:
         self._model = unwrap(model)
         self._entries = validate(self._model, program, has_reference=reference is not None)
         self._weights = weights_of(self._model, self._entries)
-        check_owns(optimizer, self._weights)
+        prunable = {e.name for e in scope(program.stages[0].plan, self._entries)}
+        check_owns(optimizer, {n: w for n, w in self._weights.items() if n in prunable})
         if needs_data(program.needs) and (loss_fn is None or data is None):
             raise RegrowError(
                 "the program scores by gradients or activations: pass loss_fn and data to attach."
@@ -113,6 +115,7 @@ class Pruning:
             if any(need.of == "dense" or need.kind == "damage" for need in program.needs):
                 self._states["dense"] = clone_state(self._model)
             if reference is not None:
+                check_state(self._model, reference, "reference")
                 self._states["reference"] = {n: t.detach().clone() for n, t in reference.items()}
             self.masks = MaskSet(
                 {n: torch.ones_like(w, dtype=torch.bool) for n, w in self._weights.items()}
@@ -151,8 +154,13 @@ class Pruning:
             self._advance(Step.epochs(self._epoch))
 
     def project(self, model: nn.Module) -> None:
-        """Zero the removed entries of a copy of the network, such as an averaged (EMA) one."""
-        project(weights_of(model, self._entries), self.masks)
+        """Zero the removed entries of a copy of the network, such as an averaged (EMA) one.
+
+        Raises:
+            RegrowError: the model lacks a weight, or has it in another shape.
+        """
+        inner = model.module if isinstance(model, AveragedModel) else model
+        project(weights_of(inner, self._entries), self.masks)
 
     def detach(self) -> None:
         """Let go of the optimiser; weights keep their zeros until the next step moves them."""
@@ -206,6 +214,17 @@ class Pruning:
             self._reach(stage.plan.schedule.target(now))
 
     def _leave(self) -> None:
+        # Epochs and iterations can be compared only now that both have been counted.
+        stage = self.program.stages[self._stage]
+        last = getattr(stage.plan.schedule, "last", START)
+        passed = self._epoch if last.unit == "epoch" else self._iteration
+        if passed < last.value:
+            raise RegrowError(
+                f"stage {self._stage + 1} of {len(self.program.stages)} has lasted its "
+                f"{stage.length}, but the last event of its schedule falls on {last} and only "
+                f"{Step(passed, last.unit)} have passed; make the stage longer or the schedule "
+                "shorter."
+            )
         if self.program.stages[self._stage].keep_reference:
             self._states["reference"] = clone_state(self._model)
         self._signal, self._best = {}, None
@@ -218,9 +237,9 @@ class Pruning:
         if update.remember:
             self._best = clone_state(self._model)
         if update.restore and self._best is not None:
-            # The optimiser's moments belong to the weights that are given up.
+            # The optimiser's moments belong to the weights that are given up, biases included.
             self._model.load_state_dict(self._best)
-            clear(self._optimizer, self._weights.values())
+            clear(self._optimizer, self._model.parameters())
         self._signal = update.state
         if update.target is not None:
             self._reach(update.target)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from regrow.core.errors import RegrowError
 from regrow.core.maskset import MaskSet
+from regrow.engine.gather import check_state
 
 if TYPE_CHECKING:
     from regrow.engine.attach import Pruning
@@ -52,10 +53,14 @@ def restore(handle: Pruning, state: Mapping[str, Any]) -> None:
     handle.masks = MaskSet.from_state(state["masks"], handle._weights)
     if handle.masks.checksum() != state["checksum"]:
         raise RegrowError("the checkpoint's masks do not match their checksum; it was altered.")
-    own = {name: tuple(t.shape) for name, t in handle._model.state_dict().items()}
+    for name, weight in handle._weights.items():
+        if bool(weight.detach()[handle.masks.removed(name)].any()):
+            raise RegrowError(
+                f"{name} has values where the checkpoint's masks removed them; load the model's "
+                "and the optimiser's own states before attach(resume=...)."
+            )
     for which, saved in state["states"].items():
-        if {name: tuple(t.shape) for name, t in saved.items()} != own:
-            raise RegrowError(f"the checkpoint's {which} network is of another model.")
+        check_state(handle._model, saved, f"checkpoint's {which}")
     handle._states = {which: dict(saved) for which, saved in state["states"].items()}
     handle._stage, handle._epoch = state["stage"], state["epoch"]
     handle._iteration, handle._total = state["iteration"], dict(state["total"])

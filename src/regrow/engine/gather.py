@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -61,23 +62,25 @@ def gather(
         if "weight" in kinds:
             tensors[Need("weight", which)] = {n: w.detach() for n, w in weights.items()}
         if kinds & _COLLECTED:
-            mean, square = gradients(
-                network,
-                weights,
-                _given(loss_fn),
-                take(_given(data), batches),
-                square="gradient_square" in kinds,
-            )
+            # Closed at once, so that an error does not leave the random streams forked.
+            with contextlib.closing(take(_given(data), batches)) as taken:
+                mean, square = gradients(
+                    network,
+                    weights,
+                    _given(loss_fn),
+                    taken,
+                    square="gradient_square" in kinds,
+                )
             _average([*mean.values(), *square.values()])
             tensors[Need("gradient", which)] = mean
             tensors[Need("gradient_square", which)] = square
     similarity = None
     if _damage(needs):
         layers = [entry.layer for entry in entries]
-        maps = [
-            layer_maps(network, take(_given(data), batches), _given(loss_fn), layers)
-            for network in (networks["dense"], networks["current"])
-        ]
+        maps = []
+        for network in (networks["dense"], networks["current"]):
+            with contextlib.closing(take(_given(data), batches)) as taken:
+                maps.append(layer_maps(network, taken, _given(loss_fn), layers))
         for found in maps:
             _average(list(found.values()))
         similar = damage(*maps)
@@ -126,6 +129,24 @@ def check_ranks(checksum: str) -> None:
             f"the ranks hold different masks ({found}); start every rank from the same weights and "
             "the same program."
         )
+
+
+def check_state(model: nn.Module, state: Mapping[str, Tensor], which: str) -> None:
+    """Refuse a state dict that is not one of the model's.
+
+    Raises:
+        RegrowError: a name is missing or unexpected, or a shape differs.
+    """
+    own = model.state_dict()
+    for name in sorted(own.keys() ^ state.keys()):
+        has = f"the {which} network" if name in state else "the model"
+        raise RegrowError(f"the {which} network is of another model: only {has} has {name!r}.")
+    for name, tensor in own.items():
+        if state[name].shape != tensor.shape:
+            raise RegrowError(
+                f"the {which} network is of another model: its {name} has shape "
+                f"{tuple(state[name].shape)}, the model's {tuple(tensor.shape)}."
+            )
 
 
 def clone_state(model: nn.Module) -> dict[str, Tensor]:

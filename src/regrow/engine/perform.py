@@ -10,7 +10,7 @@ from torch import nn
 
 from regrow.core.decision import Decision
 from regrow.core.maskset import MaskSet
-from regrow.engine.optimizer_state import reset_entries
+from regrow.engine.optimizer_state import fresh_values, reset_entries
 
 
 @torch.no_grad()
@@ -32,18 +32,23 @@ def perform(
     Order: weights move by `delta`, removed entries become zero, and the optimiser's state of all
     entries that were pruned or regrown is reset.
 
+    Nothing is written before all of the optimiser's state has been found to be understood.
+
     Returns:
         the new masks, and a log entry: kind, kept, total, pruned, regrown, and the same per layer.
     """
+    fresh = {
+        name: {} if optimizer is None else fresh_values(optimizer, weights[name], name)
+        for name in decision.keep
+    }
     layers: list[dict[str, Any]] = []
     for name, keep in decision.keep.items():
         weight, before = weights[name], masks[name]
         if decision.delta and name in decision.delta:
             weight.add_(decision.delta[name].to(weight.dtype))
         weight.masked_fill_(~keep, 0)
-        changed = keep ^ before
-        if optimizer is not None and bool(changed.any()):
-            reset_entries(optimizer, weight, changed, name)
+        if optimizer is not None:
+            reset_entries(optimizer, weight, keep ^ before, fresh[name])
         layers.append(
             {
                 "name": name,

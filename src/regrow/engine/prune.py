@@ -65,9 +65,11 @@ def prune(
     if isinstance(sparsity, Mapping):
         if allocation != "global":
             raise RegrowError("sparsities by layer are an allocation of their own; leave it out.")
-        explicit = Explicit(tuple(sparsity.items()))
-        allocation = explicit
-        sparsity = 1 - sum(explicit.kept(entries.entries).values()) / entries.total
+        allocation = explicit = Explicit(tuple(sparsity.items()))
+        names = entries.matching(include) - entries.matching(exclude)
+        chosen = tuple(entry for entry in entries if entry.name in names)
+        whole = entries.total - sum(entry.numel for entry in chosen)
+        sparsity = 1 - (whole + sum(explicit.kept(chosen).values())) / entries.total
     plan = Plan(
         schedule=OneShot(sparsity),
         criterion=CRITERIA.build(criterion),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -27,7 +27,7 @@ def evaluation(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def take(data: Iterable[Any], batches: int | None) -> Iterator[Any]:
+def take(data: Iterable[Any], batches: int | None) -> Generator[Any, None, None]:
     """The first batches of the user's data (None: all), global random streams left untouched.
 
     Raises:

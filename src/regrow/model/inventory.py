@@ -121,8 +121,20 @@ def inventory(model: nn.Module) -> Inventory:
 
 
 def weights_of(model: nn.Module, entries: Inventory) -> dict[str, nn.Parameter]:
-    """The live parameters by clean name."""
+    """The live parameters by clean name.
+
+    Raises:
+        RegrowError: the model lacks one, or has it in another shape.
+    """
     parameters = dict(unwrap(model).named_parameters(remove_duplicate=False))
+    for entry in entries:
+        if entry.name not in parameters:
+            raise unknown("weight", entry.name, parameters)
+        if tuple(parameters[entry.name].shape) != entry.shape:
+            raise RegrowError(
+                f"{entry.name} has shape {tuple(parameters[entry.name].shape)}, but the masks "
+                f"were made for {entry.shape}; pass the same network or a copy of it."
+            )
     return {entry.name: parameters[entry.name] for entry in entries}
 
 

@@ -42,9 +42,13 @@ def apportion(shares: Mapping[str, float], budget: Budget) -> dict[str, int]:
     by_fraction = sorted(names, key=lambda n: counts[n] - wanted[n])
     left = budget.total - sum(counts.values())
     while left:
+        # One unit each, unless layers without a share must take many.
+        most = max(1, abs(left) // len(names))
         for name in by_fraction:
-            step = (left > 0) - (left < 0)
-            if step and budget.lower[name] <= counts[name] + step <= budget.upper[name]:
-                counts[name] += step
-                left -= step
+            if left > 0:
+                step = min(most, left, budget.upper[name] - counts[name])
+            else:
+                step = -min(most, -left, counts[name] - budget.lower[name])
+            counts[name] += step
+            left -= step
     return counts
