@@ -27,7 +27,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(regrow.__file__).parents[1])
 def test_a_model_is_reloaded_in_a_fresh_process_to_the_bit(tmp_path: Path) -> None:
     model, keep = trained()
     path = tmp_path / "model.regrow"
-    size = save(path, model, keep=keep, metadata={"epoch": 3})
+    size = save(model, path, masks=keep, metadata={"epoch": 3})
     assert size == path.stat().st_size
     assert os.listdir(tmp_path) == ["model.regrow"]
     # Reading must not touch pickle at all: every way into it raises in the other process.
@@ -47,8 +47,8 @@ for module, names in ((pickle, "load loads Unpickler"), (_pickle, "load loads Un
         setattr(module, name, forbidden)
 torch.manual_seed(99)
 torch.set_num_threads(1)
-model = load(sys.argv[1], Net()).eval()
-assert unpack(sys.argv[1]).metadata == {{"epoch": 3}}
+model = load(Net(), sys.argv[1]).eval()
+assert unpack(sys.argv[1]).metadata["epoch"] == 3
 x = torch.linspace(-2, 2, 2 * 3 * 64).view(2, 3, 8, 8)
 print(bits(model(x)).hex())
 """
@@ -74,13 +74,13 @@ def test_no_source_of_the_folder_reaches_for_pickle() -> None:
 def test_wrapped_and_channels_last_models(tmp_path: Path) -> None:
     model, keep = trained()
     plain, wrapped = tmp_path / "plain", tmp_path / "wrapped"
-    save(plain, model, keep=keep)
+    save(model, plain, masks=keep)
     model = model.to(memory_format=torch.channels_last)
     save(wrapped, torch.compile(nn.DataParallel(model), backend="eager"), keep=keep)
     assert plain.read_bytes() == wrapped.read_bytes()
     fresh = Net().to(memory_format=torch.channels_last)
     outer = nn.DataParallel(fresh)
-    assert load(wrapped, outer) is outer
+    assert load(outer, wrapped) is outer
     assert same(fresh.state_dict(), model.state_dict())
     assert fresh.conv.weight.is_contiguous(memory_format=torch.channels_last)
     assert fresh.head.weight is fresh.module.weight
@@ -121,12 +121,12 @@ def test_a_model_of_another_class_is_refused_untouched(
     tmp_path: Path, build: Any, reason: str
 ) -> None:
     path = tmp_path / "m.regrow"
-    save(path, trained()[0])
+    save(trained()[0], path)
     model = build()
     meta = next(model.parameters()).is_meta
     before = {} if meta else {name: t.clone() for name, t in model.state_dict().items()}
     with pytest.raises(RegrowError, match=reason):
-        load(path, model)
+        load(model, path)
     assert meta or same(model.state_dict(), before)
 
 
@@ -159,34 +159,34 @@ def test_a_load_that_fails_midway_is_undone(
     tmp_path: Path, saved: Any, build: Any, reason: str
 ) -> None:
     path = tmp_path / "m.regrow"
-    save(path, saved())
+    save(saved(), path)
     model = build()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(RegrowError, match=reason):
-        load(path, model)
+        load(model, path)
     assert same(model.state_dict(), before)
 
 
 def test_a_tied_file_loads_into_an_untied_model(tmp_path: Path) -> None:
     model, _ = trained()
-    save(tmp_path / "m.regrow", model)
-    assert same(load(tmp_path / "m.regrow", Untied()).state_dict(), model.state_dict())
+    save(model, tmp_path / "m.regrow")
+    assert same(load(Untied(), tmp_path / "m.regrow").state_dict(), model.state_dict())
 
 
 def test_a_damaged_file_leaves_the_model_and_is_named(tmp_path: Path) -> None:
     path = tmp_path / "m.regrow"
-    save(path, trained()[0])
+    save(trained()[0], path)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     model = Net()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(RegrowError, match=r"m\.regrow cannot be used: section '.*checksum"):
-        load(path, model)
+        load(model, path)
     assert same(model.state_dict(), before)
     path.write_bytes(pickle.dumps(before))
     with pytest.raises(RegrowError, match=r"m\.regrow is not a packed file"):
-        load(path, model)
+        load(model, path)
 
 
 def test_saving_verifies_before_the_file_takes_its_name(
@@ -194,7 +194,7 @@ def test_saving_verifies_before_the_file_takes_its_name(
 ) -> None:
     path = tmp_path / "m.regrow"
     model, keep = trained()
-    save(path, model, keep=keep)
+    save(model, path, masks=keep)
     before = path.read_bytes()
     other = trained(seed=1)[0]
     encode = packed_module.encode
@@ -206,7 +206,7 @@ def test_saving_verifies_before_the_file_takes_its_name(
 
     monkeypatch.setattr(packed_module, "encode", silently_wrong)
     with pytest.raises(RegrowError, match=r"m\.regrow was not written.*other values"):
-        save(path, other)
+        save(other, path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["m.regrow"]
 
@@ -215,7 +215,7 @@ def test_a_full_disk_leaves_the_previous_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "m.regrow"
-    save(path, trained()[0])
+    save(trained()[0], path)
     before = path.read_bytes()
 
     def full(_: int) -> None:
@@ -225,11 +225,11 @@ def test_a_full_disk_leaves_the_previous_file(
     with pytest.raises(
         RegrowError, match=r"m\.regrow cannot be written: No space.*free some space"
     ):
-        save(path, trained(seed=1)[0])
+        save(trained(seed=1)[0], path)
     monkeypatch.undo()
     free = files.shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: free)
     with pytest.raises(RegrowError, match="100 are free"):
-        save(path, trained(seed=1)[0])
+        save(trained(seed=1)[0], path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["m.regrow"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -46,19 +47,26 @@ class Progress:
 
 def summary(record: dict[str, Any]) -> Table:
     """The arms of a record as a table."""
-    table = Table(title=f"{record['recipe']} on {record['task']}, seed {record['seed']}")
-    table.add_column("arm", style="bold")
-    for name in ("sparsity", "kept", "test acc.", "epochs", "seconds", "file bytes"):
-        table.add_column(name, justify="right")
+    table = Table(
+        title=f"{record['recipe']} on {record['task']}, seed {record['seed']}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("arm", style="bold", no_wrap=True)
+    for name in ("sparsity", "kept", "test", "epochs", "seconds", "bytes", "smaller"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, arm in record["arms"].items():
         table.add_row(
             name,
             f"{arm['sparsity']:.4f}",
             f"{arm['kept']:,}",
-            f"{100 * arm['test_accuracy']:.2f}%",
+            f"{100 * arm['test_accuracy']:.2f} %",
             str(arm["epochs"]["total"]),
             f"{arm['seconds']:.1f}",
-            f"{arm['file_bytes']:,} ({arm['dense_bytes'] / arm['file_bytes']:.1f}x less)",
+            f"{arm['file_bytes']:,}",
+            f"{arm['dense_bytes'] / arm['file_bytes']:.1f}x",
         )
     return table
 

@@ -147,7 +147,7 @@ def _candidates(
         target = round(target / sizes[chosen[0].name]) * sizes[chosen[0].name]
     room = target - sum(lower[n] * size for n, size in sizes.items())
     for name in sorted(named, key=lambda n: damage[n]):
-        if damage[name] >= grow.ssim_below and allowed and room <= 0:
+        if damage[name] >= grow.ssim_below and room <= 0:
             break
         allowed.add(name)
         room -= (upper[name] - lower[name]) * sizes[name]

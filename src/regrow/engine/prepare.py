@@ -12,7 +12,7 @@ from regrow.core.names import unwrap
 from regrow.engine.event import feasible, scope
 from regrow.engine.plan import Program
 from regrow.model.collect import evaluation
-from regrow.model.inventory import Inventory, inventory
+from regrow.model.inventory import Inventory, check_finite, inventory, weights_of
 
 
 def prepare(model: nn.Module, program: Program, example: Any = None) -> nn.Module:
@@ -28,8 +28,8 @@ def prepare(model: nn.Module, program: Program, example: Any = None) -> nn.Modul
             is tried.
 
     Raises:
-        RegrowError: there is nothing to prune, a layer does not fit the pattern, a target is
-            infeasible, or the example does not fit the model.
+        RegrowError: there is nothing to prune, a weight is not finite, a layer does not fit the
+            pattern, a target is infeasible, or the example does not fit the model.
     """
     validate(unwrap(model), program, has_reference=True)
     if example is not None:
@@ -53,6 +53,7 @@ def validate(model: nn.Module, program: Program, *, has_reference: bool) -> Inve
             none.
     """
     entries = inventory(model)
+    check_finite(weights_of(model, entries))
     for stage in program.stages:
         plan = stage.plan
         scope(plan, entries)

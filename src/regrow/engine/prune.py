@@ -17,7 +17,7 @@ from regrow.engine.perform import perform
 from regrow.engine.plan import Plan
 from regrow.model.collect import LossFn
 from regrow.model.inspection import Inspection, inspect
-from regrow.model.inventory import inventory, weights_of
+from regrow.model.inventory import check_finite, inventory, weights_of
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.allocate.explicit import Explicit
 from regrow.parts.criteria import CRITERIA
@@ -81,6 +81,7 @@ def prune(
     )
     feasible(plan, entries, 1 - sparsity)
     weights = weights_of(model, entries)
+    check_finite(weights)
     masks = MaskSet({name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()})
     evidence = gather(
         plan.criterion.needs | plan.allocation.needs,

@@ -19,6 +19,7 @@ from regrow.core.files import require_space, write_atomic
 from regrow.core.names import unwrap
 from regrow.export.container import Contents, encode, read
 from regrow.export.sections import DTYPES, Section
+from regrow.model.inspection import inspect
 
 _TORCH = {name: getattr(torch, name) for name in DTYPES}
 _NAMES = {dtype: name for name, dtype in _TORCH.items()}
@@ -88,19 +89,22 @@ def unpack(path: str | os.PathLike[str]) -> Packed:
 
 
 def save(
-    path: str | os.PathLike[str],
     model: nn.Module,
+    path: str | os.PathLike[str],
     *,
-    keep: Mapping[str, Tensor] | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    example: Any = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> int:
     """Write a model to a packed file, and read it back to the bit before the file takes its name.
 
     Args:
-        path: the file; a previous one stays intact unless the new one is whole and verified.
         model: may be compiled or data-parallel; the names are those of the module inside.
-        keep: bool masks by the names of the model's state dict; see `pack`.
-        metadata: see `pack`.
+        path: the file; a previous one stays intact unless the new one is whole and verified.
+        masks: bool keep masks by the names of the model's state dict, such as `Pruning.masks`;
+            see `pack`.
+        example: one batch of inputs, so that the file can tell its multiply-adds.
+        metadata: notes of your own; see `pack`.
 
     Returns:
         The number of bytes written.
@@ -109,7 +113,8 @@ def save(
         RegrowError: as `pack`; or the disk refused, or gave back other bytes.
     """
     state = unwrap(model).state_dict()
-    masks, notes = keep or {}, metadata or {}
+    counts = inspect(model, masks=masks, example=example).to_dict()
+    masks, notes = masks or {}, {**(metadata or {}), "inspection": counts}
     chunks = _chunks(state, masks, notes)
     require_space(Path(os.path.realpath(path)).parent, sum(map(len, chunks)))
 
@@ -129,13 +134,13 @@ def save(
     return write_atomic(path, chunks, check=check)
 
 
-def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
+def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """Load a packed file into a fresh model of the class that was saved.
 
     Args:
-        path: a file written by `save`.
         model: its names, shapes and dtypes must be those of the file; it may be wrapped and on any
             device.
+        path: a file written by `save`.
 
     Returns:
         `model`, with every parameter and buffer equal to the saved one to the bit.

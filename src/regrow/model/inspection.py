@@ -133,13 +133,13 @@ def inspect(
 
     Args:
         model: any network; wrappers are looked through.
-        masks: keep masks, as in `Pruning.masks`; without them kept means not zero.
+        masks: keep masks, as in `Pruning.masks`; of a weight without one, kept means not zero.
         example: one batch of inputs, for multiply-adds.
 
     Raises:
         RegrowError: nothing can be pruned, or the example does not fit.
     """
-    model = unwrap(model)
+    model, masks = unwrap(model), masks or {}
     entries = inventory(model)
     state = model.state_dict(keep_vars=True)
     uses = positions(model, example) if example is not None else {}
@@ -148,7 +148,7 @@ def inspect(
             e.name,
             e.shape,
             e.numel,
-            int((masks[e.name] if masks is not None else state[e.name] != 0).sum()),
+            int((masks[e.name] if e.name in masks else state[e.name] != 0).sum()),
             uses.get(e.name),
         )
         for e in entries

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,7 +95,7 @@ def inventory(model: nn.Module) -> Inventory:
 
     Raises:
         RegrowError: there is none, a weight is not initialised yet (lazy modules), is computed by
-            a parametrisation, or holds NaN or infinity.
+            a parametrisation.
     """
     model = unwrap(model)
     found: dict[int, Entry] = {}
@@ -118,6 +118,21 @@ def inventory(model: nn.Module) -> Inventory:
             "pruned; pass the network itself, not a loss or a container of functions."
         )
     return Inventory(tuple(found.values()))
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that no score can rank.
+
+    Raises:
+        RegrowError: a weight holds NaN or infinity.
+    """
+    for name, weight in weights.items():
+        bad = int((~torch.isfinite(weight.detach())).sum())
+        if bad:
+            raise RegrowError(
+                f"{name} of shape {tuple(weight.shape)} holds {bad} NaN or infinite values; load "
+                "a sound checkpoint or lower the learning rate before pruning."
+            )
 
 
 def weights_of(model: nn.Module, entries: Inventory) -> dict[str, nn.Parameter]:
@@ -156,10 +171,4 @@ def _check(name: str, weight: Tensor, module: nn.Module) -> None:
             f"{name} of {type(module).__name__} is computed, not stored (a parametrisation or "
             "weight norm); remove it first, for instance with "
             "torch.nn.utils.parametrize.remove_parametrizations."
-        )
-    if not torch.isfinite(weight.detach()).all():
-        bad = int((~torch.isfinite(weight.detach())).sum())
-        raise RegrowError(
-            f"{name} of shape {tuple(weight.shape)} holds {bad} NaN or infinite values; load a "
-            "sound checkpoint or lower the learning rate before pruning."
         )
