@@ -76,7 +76,7 @@ def test_wrapped_and_channels_last_models(tmp_path: Path) -> None:
     plain, wrapped = tmp_path / "plain", tmp_path / "wrapped"
     save(model, plain, masks=keep)
     model = model.to(memory_format=torch.channels_last)
-    save(wrapped, torch.compile(nn.DataParallel(model), backend="eager"), keep=keep)
+    save(torch.compile(nn.DataParallel(model), backend="eager"), wrapped, masks=keep)
     assert plain.read_bytes() == wrapped.read_bytes()
     fresh = Net().to(memory_format=torch.channels_last)
     outer = nn.DataParallel(fresh)

@@ -230,8 +230,7 @@ def _deliver(
         model.load_state_dict(arm["state"])
         counts = inspect(model, masks=arm["keep"], example=example)
         path = out / ("model.regrow" if name == main else f"state/{name}.regrow")
-        metadata = {"arm": name, "inspection": counts.to_dict()}
-        size = save(path, model, keep=arm["keep"], metadata=metadata)
+        size = save(model, path, masks=arm["keep"], example=example, metadata={"arm": name})
         if name == main:
             _write_weights(out / "model.safetensors", model, counts)
             _verify(path, out / "model.safetensors")

@@ -106,9 +106,10 @@ def _networks(classes: int, channels: int) -> dict[str, MakeModel]:
 def digits() -> Task:
     """scikit-learn's 1,797 handwritten digits, 8 x 8, with a small CNN; needs no download."""
     training = Training(
-        dense_epochs=20,
-        fine_tune_epochs=40,
-        batch_size=64,
+        dense_epochs=40,
+        fine_tune_epochs=80,
+        batch_size=32,
+        lr=0.1,
         precision="fp32",
         channels_last=False,
         threads=1,  # The network is so small that more of them only wait for each other.

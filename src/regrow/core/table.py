@@ -56,10 +56,15 @@ class Table(Generic[T]):
                 has been built already, which is returned as it is.
 
         Raises:
-            RegrowError: the name or a keyword is unknown, or a value is refused by the part.
+            RegrowError: it is none of these, the name or a keyword is unknown, or a value is
+                refused by the part.
         """
         if isinstance(spec, str):
             spec = {"name": spec}
+        if spec is None or isinstance(spec, (int, float, list, tuple)):
+            raise RegrowError(
+                f"a {self.kind} is a name, a table with a 'name' or a part; got {spec!r}."
+            )
         if not isinstance(spec, Mapping):
             return spec
         options = dict(spec)
