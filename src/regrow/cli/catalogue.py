@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ from rich.table import Table as RichTable
 
 from regrow.bench.arms import CONTROLS
 from regrow.bench.tasks import TASKS
+from regrow.core.errors import unknown
+from regrow.core.step import Step
 from regrow.core.table import Table
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
@@ -16,6 +19,7 @@ from regrow.parts.patterns import PATTERNS
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.schedule import SCHEDULES
 from regrow.recipes import RECIPES
+from regrow.recipes.common import CUT
 
 _ALL: tuple[Table[Any], ...] = (
     RECIPES,
@@ -49,3 +53,37 @@ def tables() -> Iterator[RichTable]:
         for row in table:
             shown.add_row(row.name, row.summary, row.source)
         yield shown
+
+
+def details(name: str) -> str:
+    """Everything that is known of the parts of one name: documentation, options, defaults.
+
+    Raises:
+        RegrowError: nothing has that name.
+    """
+    found = [(table.kind, row) for table in _ALL for row in table if row.name == name]
+    if not found:
+        raise unknown("name", name, [row.name for table in _ALL for row in table])
+    pages = []
+    for kind, row in found:
+        lines = [f"{kind} {row.name}", "", inspect.getdoc(row.make) or ""]
+        # A control is built from the recipe's parameters, a task is called without any.
+        options = {} if kind in ("control", "task") else _options(row.make)
+        if options:
+            lines += ["", "Options and defaults:"]
+            lines += [f"    {option} = {default}" for option, default in options.items()]
+        pages.append("\n".join(lines))
+    return "\n\n".join(pages)
+
+
+def _options(make: Any) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, parameter in inspect.signature(make).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            options |= {key: repr(default) for key, default in CUT.items()}
+        elif parameter.default is parameter.empty:
+            options[name] = "required"
+        else:
+            default = parameter.default
+            options[name] = str(default) if isinstance(default, Step) else repr(default)
+    return options

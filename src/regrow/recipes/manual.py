@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from typing_extensions import Unpack
@@ -38,5 +39,6 @@ def manual(
         the manual strategy of the study behind arXiv 2508.13836 (2025).
     """
     schedule = Manual(tuple(sparsities), tuple(Step.of(step) for step in at))
-    grow = Regrowth(RULES.build(regrow), VALUES.build(value))
+    falls = any(after < before for before, after in pairwise(sparsities))
+    grow = Regrowth(RULES.build(regrow), VALUES.build(value)) if falls else None
     return Program((Stage(plan(schedule, cut, grow), Step.epochs(epochs)),), seed)

@@ -32,6 +32,8 @@ class Cubic:
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
         check_sparsity(self.initial, "initial sparsity")
+        if self.start.value == 0:  # Zero is zero in any unit.
+            object.__setattr__(self, "start", Step(0, self.end.unit))
         if len({self.start.unit, self.end.unit, self.every.unit}) > 1:
             raise RegrowError(
                 f"start={self.start}, end={self.end} and every={self.every} must be of one unit."

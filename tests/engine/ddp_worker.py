@@ -1,0 +1,77 @@
+"""One rank of test_distributed.py; started by torch.distributed.run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from engine_small import assert_projected, batches, loss_fn, network
+from torch.nn.parallel import DistributedDataParallel
+
+import regrow
+from regrow import recipes
+
+
+def digest(model: torch.nn.Module) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for parameter in model.parameters():
+        found.update(parameter.detach().numpy().tobytes())
+    return found.hexdigest()
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    # Weights, data and random streams of its own: DDP broadcasts the weights of rank 0.
+    model = DistributedDataParallel(network(seed=rank))
+    data = batches(4, seed=10 + rank)
+    torch.manual_seed(rank)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    program = recipes.bidirectional(
+        0.6, 0.9, (2, 2), rounds=2, regrow="gradient", value="init", criterion="saliency"
+    )
+    pruning = regrow.attach(model, optimizer, program, loss_fn=loss_fn, data=data)
+    checksums = [pruning.masks.checksum()]
+    for _ in range(4):
+        for batch in data:
+            loss_fn(model, batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert_projected(model.module, pruning.masks)
+        pruning.epoch_end()
+        checksums.append(pruning.masks.checksum())
+    pruning.finalize()
+    found = {
+        "data": float(data[0][0].sum()),
+        "checksums": checksums,
+        "weights": digest(model),
+        "kept": pruning.events[-1]["kept"],
+        "tampered": _tampered(rank),
+    }
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _tampered(rank: int) -> str:
+    """What the next event says when one rank's masks have been altered in between."""
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    program = recipes.manual((0.5, 0.8), (0, 1), 2, regrow="random")
+    pruning = regrow.attach(model, optimizer, program)
+    if rank == 1:
+        keep = pruning.masks["4.weight"]
+        pruning.masks = pruning.masks.replaced({"4.weight": keep.flip(0)})
+    try:
+        pruning.epoch_end()
+    except regrow.RegrowError as error:
+        return str(error)
+    return ""
+
+
+main(Path(sys.argv[1]))

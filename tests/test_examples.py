@@ -1,0 +1,41 @@
+"""The examples run as they stand, and print the sparsity that they promise."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize(
+    ("name", "sparsity", "least"), [("prune_once", 0.9, 0.5), ("own_loop", 0.97, 0.5)]
+)
+def test_example(name: str, sparsity: float, least: float) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py"), "--epochs", "2"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert not done.stderr
+    last = done.stdout.splitlines()[-2:]
+    accuracy, printed = (float(re.findall(r"\d\.\d+", line)[-1]) for line in last)
+    assert printed == pytest.approx(sparsity, abs=5e-5)
+    assert accuracy > least  # chance is 0.1
+
+
+def test_own_loop_marks_every_added_line() -> None:
+    lines = (EXAMPLES / "own_loop.py").read_text().splitlines()
+    calls = [
+        line for line in lines if re.search(r"regrow\.attach\(|pruning\.(epoch_end|fin)", line)
+    ]
+    assert [line[-1] for line in calls] == ["2", "1", "3"]
+    assert all("# <-" in line for line in calls)
