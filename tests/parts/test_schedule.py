@@ -180,7 +180,7 @@ def test_manual_reaches_what_is_listed() -> None:
         (lambda: Hybrid(0.7, 0.8, 3), "starts at sparsity 0.8 beyond"),
         (lambda: Hybrid(0.9, 0.8, 1, EP(0)), "the tail needs an interval"),
         (lambda: Hybrid(0.9, 0.8, 3, tail="other"), "got 'other'"),  # type: ignore[arg-type]
-        (lambda: Cubic(0.9, EP(5), IT(0)), "must be of one unit"),
+        (lambda: Cubic(0.9, EP(5), IT(1)), "must be of one unit"),
         (lambda: Cubic(0.9, EP(5), EP(5)), "start < end"),
         (lambda: Cubic(0.9, EP(5), every=EP(0)), "every >= 1"),
         (lambda: Cubic(0.5, EP(5), initial=0.6), "starts at 0.6, beyond 0.5"),
@@ -194,3 +194,10 @@ def test_manual_reaches_what_is_listed() -> None:
 def test_what_no_schedule_can_mean_is_refused(make: Any, message: str) -> None:
     with pytest.raises(RegrowError, match=re.escape(message)):
         make()
+
+
+def test_a_ramp_in_iterations_starts_at_zero_by_default() -> None:
+    ramp = Cubic(0.9, IT(500), every=IT(100))
+    assert ramp.target(IT(0)) == 1.0
+    assert ramp.target(IT(500)) == pytest.approx(0.1)
+    assert ramp.target(EP(0)) is None

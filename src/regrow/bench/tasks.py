@@ -110,6 +110,7 @@ def digits() -> Task:
         fine_tune_epochs=80,
         batch_size=32,
         lr=0.1,
+        fine_tune_lr=0.05,
         precision="fp32",
         channels_last=False,
         threads=1,  # The network is so small that more of them only wait for each other.
