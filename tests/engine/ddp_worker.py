@@ -66,7 +66,7 @@ def _tampered(rank: int) -> str:
     pruning = regrow.attach(model, optimizer, program)
     if rank == 1:
         keep = pruning.masks["4.weight"]
-        pruning.masks = pruning.masks.replaced({"4.weight": keep.flip(0)})
+        pruning._at.masks = pruning.masks.replaced({"4.weight": keep.flip(0)})
     try:
         pruning.epoch_end()
     except regrow.RegrowError as error:

@@ -203,7 +203,7 @@ def test_missing_loss_or_data_is_said_before_anything_is_written() -> None:
     before = copied(model)
     program = recipes.bidirectional(0.5, 0.9, (1, 1))
     for given in ({}, {"loss_fn": loss_fn}, {"data": batches(1)}):
-        with pytest.raises(regrow.RegrowError, match="pass loss_fn and data to attach"):
+        with pytest.raises(regrow.RegrowError, match="pass loss_fn and data"):
             regrow.attach(model, sgd(model), program, **given)
     with pytest.raises(regrow.RegrowError, match="gave no batch"):
         regrow.attach(

@@ -184,7 +184,7 @@ def test_remembered_networks_of_another_model_are_refused_by_name() -> None:
     for _ in range(PER_EPOCH + 1):
         run.advance()
     saved = run.saved()
-    reference: dict[str, Tensor] = saved["pruning"]["states"]["reference"]
+    reference: dict[str, Tensor] = saved["pruning"]["progress"]["states"]["reference"]
     reference["6.bias"] = torch.zeros(4)
     with pytest.raises(regrow.RegrowError, match=r"checkpoint's reference.*6\.bias has shape"):
         Run.start(program, "sgd", saved)
@@ -196,7 +196,7 @@ def test_remembered_networks_of_another_model_are_refused_by_name() -> None:
 def test_altered_masks_and_unknown_formats_are_refused() -> None:
     program, saved = saved_run()
     state = saved["pruning"]
-    masks: dict[str, Tensor] = state["masks"]
+    masks: dict[str, Tensor] = state["progress"]["masks"]
     masks["4.weight"][3] ^= 1
     with pytest.raises(regrow.RegrowError, match="altered"):
         Run.start(program, "sgd", saved)

@@ -15,15 +15,15 @@ from regrow.core.maskset import MaskSet
 from regrow.core.names import unwrap
 from regrow.core.protocols import SignalSchedule, Update
 from regrow.core.step import START, Step
-from regrow.engine import checkpoint
 from regrow.engine.event import decide, scope
-from regrow.engine.gather import check_ranks, check_state, clone_state, gather, needs_data
+from regrow.engine.gather import Source, check_ranks, check_state, clone_state, gather
 from regrow.engine.optimizer_state import check_owns, clear
 from regrow.engine.perform import perform, project
 from regrow.engine.plan import Program
 from regrow.engine.prepare import validate
+from regrow.engine.progress import Progress, capture, restore
 from regrow.model.collect import LossFn
-from regrow.model.inventory import weights_of
+from regrow.model.inventory import Inventory, weights_of
 
 
 def attach(
@@ -64,74 +64,79 @@ def attach(
         RegrowError: the program does not fit the model, evidence is asked for but `loss_fn`,
             `data` or `reference` is missing, or `resume` is of another model or program.
     """
-    return Pruning(model, optimizer, program, loss_fn, data, batches, evaluate, reference, resume)
+    inner = unwrap(model)
+    entries = validate(inner, program, has_reference=reference is not None)
+    weights = weights_of(inner, entries)
+    prunable = {entry.name for entry in scope(program.stages[0].plan, entries)}
+    check_owns(optimizer, {n: w for n, w in weights.items() if n in prunable})
+    source = Source(loss_fn, data, batches)
+    source.check(program.needs)
+    if resume is not None:
+        at = restore(resume, program, inner, weights)
+        return Pruning(inner, optimizer, program, entries, source, evaluate, at)
+    everything = {n: torch.ones_like(w, dtype=torch.bool) for n, w in weights.items()}
+    at = Progress(MaskSet(everything))
+    if any(need.of == "dense" or need.kind == "damage" for need in program.needs):
+        at.states["dense"] = clone_state(inner)
+    if reference is not None:
+        check_state(inner, reference, "reference")
+        at.states["reference"] = {n: t.detach().clone() for n, t in reference.items()}
+    handle = Pruning(inner, optimizer, program, entries, source, evaluate, at)
+    try:
+        handle._enter(0)
+    except BaseException:
+        handle.detach()
+        raise
+    return handle
 
 
 class Pruning:
-    """A program in progress; made by `attach`.
-
-    Attributes:
-        masks: the present keep masks by clean weight name.
-        events: one plain dict per event, in order: epoch, step, kind, sparsity, kept, total,
-            pruned, regrown, and the same counts per layer.
-        done: the program has ended; training may go on, the masks stay.
-    """
+    """A program in progress; made by `attach`."""
 
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         program: Program,
-        loss_fn: LossFn | None,
-        data: Iterable[Any] | None,
-        batches: int | None,
+        entries: Inventory,
+        source: Source,
         evaluate: Callable[[nn.Module], float] | None,
-        reference: Mapping[str, Tensor] | None,
-        resume: Mapping[str, Any] | None,
+        at: Progress,
     ) -> None:
         self.program = program
-        self._model = unwrap(model)
-        self._entries = validate(self._model, program, has_reference=reference is not None)
-        self._weights = weights_of(self._model, self._entries)
-        prunable = {e.name for e in scope(program.stages[0].plan, self._entries)}
-        check_owns(optimizer, {n: w for n, w in self._weights.items() if n in prunable})
-        if needs_data(program.needs) and (loss_fn is None or data is None):
-            raise RegrowError(
-                "the program scores by gradients or activations: pass loss_fn and data to attach."
-            )
-        self._optimizer = optimizer
-        self._loss_fn, self._data, self._batches = loss_fn, data, batches
-        self._evaluate = evaluate
-        self._states: dict[str, Mapping[str, Tensor]] = {}
-        self._best: dict[str, Tensor] | None = None
-        self._signal: dict[str, Any] = {}
-        self._stage, self._epoch, self._iteration = 0, 0, 0
-        self._total = {"epoch": 0, "iteration": 0}
-        self.done = False
-        self.events: list[dict[str, Any]] = []
-        if resume is not None:
-            checkpoint.restore(self, resume)
-        else:
-            if any(need.of == "dense" or need.kind == "damage" for need in program.needs):
-                self._states["dense"] = clone_state(self._model)
-            if reference is not None:
-                check_state(self._model, reference, "reference")
-                self._states["reference"] = {n: t.detach().clone() for n, t in reference.items()}
-            self.masks = MaskSet(
-                {n: torch.ones_like(w, dtype=torch.bool) for n, w in self._weights.items()}
-            )
-            self._enter(0)
+        self._model, self._optimizer = model, optimizer
+        self._entries, self._weights = entries, weights_of(model, entries)
+        self._source, self._evaluate, self._at = source, evaluate, at
         self._hook: Any = optimizer.register_step_post_hook(self._after_step)
+
+    @property
+    def masks(self) -> MaskSet:
+        """The present keep masks by clean weight name."""
+        return self._at.masks
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """One plain dict per mask event, in order.
+
+        Keys: epoch, step, kind, sparsity, kept, total, pruned, regrown, and the same counts for
+        each layer.
+        """
+        return self._at.events
+
+    @property
+    def done(self) -> bool:
+        """The program has ended; training may go on, the masks stay."""
+        return self._at.done
+
+    @property
+    def stage(self) -> int:
+        """Index of the present stage."""
+        return self._at.stage
 
     @property
     def sparsity(self) -> float:
         """Fraction removed of all convolution and linear weights."""
         return 1 - sum(self.masks.kept.values()) / sum(self.masks.total.values())
-
-    @property
-    def stage(self) -> int:
-        """Index of the present stage."""
-        return self._stage
 
     def epoch_end(self, **signals: float) -> None:
         """Tell the handle that an epoch of training has ended.
@@ -143,15 +148,15 @@ class Pruning:
         Raises:
             RegrowError: the schedule watches a signal that was not given.
         """
-        self._total["epoch"] += 1
-        self._epoch += 1
+        self._at.total["epoch"] += 1
+        self._at.epoch += 1
         if self.done:
             return
-        schedule = self.program.stages[self._stage].plan.schedule
+        schedule = self.program.stages[self._at.stage].plan.schedule
         if isinstance(schedule, SignalSchedule):
-            self._follow(schedule.update(self._signal, signals))
+            self._follow(schedule.update(self._at.signal, signals))
         else:
-            self._advance(Step.epochs(self._epoch))
+            self._advance(Step.epochs(self._at.epoch))
 
     def project(self, model: nn.Module) -> None:
         """Zero the removed entries of a copy of the network, such as an averaged (EMA) one.
@@ -173,10 +178,11 @@ class Pruning:
             RegrowError: the program has not run to its end, so its sparsity was not reached.
         """
         if not self.done:
+            passed = self._at.total
             raise RegrowError(
-                f"the program is in stage {self._stage + 1} of {len(self.program.stages)} at "
+                f"the program is in stage {self._at.stage + 1} of {len(self.program.stages)} at "
                 f"sparsity {self.sparsity:.4f}, not at its end ({self.program.sparsity:g}): it has "
-                f"seen {self._total['epoch']} calls of epoch_end and {self._total['iteration']} "
+                f"seen {passed['epoch']} calls of epoch_end and {passed['iteration']} "
                 "optimiser steps. Train on, or call detach() to stop early."
             )
         project(self._weights, self.masks)
@@ -187,17 +193,17 @@ class Pruning:
 
         Tensors and plain data only, so that `torch.load(..., weights_only=True)` reads it.
         """
-        return checkpoint.capture(self)
+        return capture(self._at, self.program)
 
     def _after_step(self, *_: Any) -> None:
         project(self._weights, self.masks)
-        self._total["iteration"] += 1
-        self._iteration += 1
+        self._at.total["iteration"] += 1
+        self._at.iteration += 1
         if not self.done:
-            self._advance(Step.iterations(self._iteration))
+            self._advance(Step.iterations(self._at.iteration))
 
     def _enter(self, stage: int) -> None:
-        self._stage, self._epoch, self._iteration = stage, 0, 0
+        self._at.stage, self._at.epoch, self._at.iteration = stage, 0, 0
         schedule = self.program.stages[stage].plan.schedule
         if isinstance(schedule, SignalSchedule):
             self._follow(schedule.start())
@@ -206,7 +212,7 @@ class Pruning:
             self._reach(schedule.target(now))
 
     def _advance(self, now: Step) -> None:
-        stage = self.program.stages[self._stage]
+        stage = self.program.stages[self._at.stage]
         length = stage.length
         if length is not None and now.unit == length.unit and now.value >= length.value:
             self._leave()
@@ -215,39 +221,39 @@ class Pruning:
 
     def _leave(self) -> None:
         # Epochs and iterations can be compared only now that both have been counted.
-        stage = self.program.stages[self._stage]
+        stage = self.program.stages[self._at.stage]
         last = getattr(stage.plan.schedule, "last", START)
-        passed = self._epoch if last.unit == "epoch" else self._iteration
+        passed = self._at.epoch if last.unit == "epoch" else self._at.iteration
         if passed < last.value:
             raise RegrowError(
-                f"stage {self._stage + 1} of {len(self.program.stages)} has lasted its "
+                f"stage {self._at.stage + 1} of {len(self.program.stages)} has lasted its "
                 f"{stage.length}, but the last event of its schedule falls on {last} and only "
                 f"{Step(passed, last.unit)} have passed; make the stage longer or the schedule "
                 "shorter."
             )
-        if self.program.stages[self._stage].keep_reference:
-            self._states["reference"] = clone_state(self._model)
-        self._signal, self._best = {}, None
-        if self._stage + 1 < len(self.program.stages):
-            self._enter(self._stage + 1)
+        if self.program.stages[self._at.stage].keep_reference:
+            self._at.states["reference"] = clone_state(self._model)
+        self._at.signal, self._at.best = {}, None
+        if self._at.stage + 1 < len(self.program.stages):
+            self._enter(self._at.stage + 1)
         else:
-            self.done = True
+            self._at.done = True
 
     def _follow(self, update: Update) -> None:
         if update.remember:
-            self._best = clone_state(self._model)
-        if update.restore and self._best is not None:
+            self._at.best = clone_state(self._model)
+        if update.restore and self._at.best is not None:
             # The optimiser's moments belong to the weights that are given up, biases included.
-            self._model.load_state_dict(self._best)
+            self._model.load_state_dict(self._at.best)
             clear(self._optimizer, self._model.parameters())
-        self._signal = update.state
+        self._at.signal = update.state
         if update.target is not None:
             self._reach(update.target)
-            self._best = None
-            schedule = self.program.stages[self._stage].plan.schedule
+            self._at.best = None
+            schedule = self.program.stages[self._at.stage].plan.schedule
             if self._evaluate is not None and isinstance(schedule, SignalSchedule):
                 signal = {schedule.monitor: self._evaluate(self._model)}
-                self._follow(schedule.after_cut(self._signal, signal))
+                self._follow(schedule.after_cut(self._at.signal, signal))
         if update.done:
             self._leave()
 
@@ -257,7 +263,7 @@ class Pruning:
         total = sum(self.masks.total.values())
         if kept_count(total, density) == sum(self.masks.kept.values()):
             return
-        plan = self.program.stages[self._stage].plan
+        plan = self.program.stages[self._at.stage].plan
         growing = kept_count(total, density) > sum(self.masks.kept.values())
         parts = plan.regrowth if growing and plan.regrowth else plan
         needs = parts.needs if growing else plan.criterion.needs | plan.allocation.needs
@@ -265,15 +271,13 @@ class Pruning:
             needs,
             self._model,
             self._entries,
-            self._states,
-            loss_fn=self._loss_fn,
-            data=self._data,
-            batches=self._batches,
-            key=(self.program.seed, len(self.events)),
+            self._at.states,
+            self._source,
+            (self.program.seed, len(self.events)),
         )
         decision = decide(plan, self._entries, self.masks, density, evidence)
-        self.masks, entry = perform(decision, self._weights, self.masks, self._optimizer)
+        self._at.masks, entry = perform(decision, self._weights, self.masks, self._optimizer)
         self.events.append(
-            {"epoch": self._total["epoch"], "step": self._total["iteration"], **entry}
+            {"epoch": self._at.total["epoch"], "step": self._at.total["iteration"], **entry}
         )
         check_ranks(self.masks.checksum())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
@@ -19,9 +20,33 @@ from regrow.model.inventory import Inventory, weights_of
 _COLLECTED = {"gradient", "gradient_square"}
 
 
-def needs_data(needs: frozenset[Need]) -> bool:
-    """Whether collecting asks for batches and a loss."""
-    return any(need.kind in _COLLECTED or need.kind == "damage" for need in needs)
+@dataclass(frozen=True)
+class Source:
+    """Where evidence comes from: the user's loss, and how many batches of which data."""
+
+    loss_fn: LossFn | None = None
+    data: Iterable[Any] | None = None
+    batches: int | None = 64
+
+    def check(self, needs: frozenset[Need]) -> None:
+        """Refuse needs that ask for batches when there are none.
+
+        Raises:
+            RegrowError: `loss_fn` or `data` is missing.
+        """
+        asks = any(need.kind in _COLLECTED or need.kind == "damage" for need in needs)
+        if asks and (self.loss_fn is None or self.data is None):
+            raise RegrowError(
+                "scores by gradients or activations need a loss and batches: pass loss_fn and data."
+            )
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[tuple[LossFn, Iterator[Any]]]:
+        """The loss and the batches of one collection, random streams restored at once after it."""
+        assert self.loss_fn is not None
+        assert self.data is not None
+        with contextlib.closing(take(self.data, self.batches)) as taken:
+            yield self.loss_fn, taken
 
 
 def gather(
@@ -29,10 +54,7 @@ def gather(
     model: nn.Module,
     entries: Inventory,
     states: Mapping[str, Mapping[str, Tensor]],
-    *,
-    loss_fn: LossFn | None,
-    data: Iterable[Any] | None,
-    batches: int | None,
+    source: Source,
     key: tuple[object, ...],
 ) -> Evidence:
     """Everything in `needs`, of the network as it stands and of the remembered ones.
@@ -45,9 +67,13 @@ def gather(
         model: the live network; unchanged.
         entries: its inventory.
         states: state dicts of the remembered networks, by "dense" and "reference".
-        loss_fn, data, batches: see `regrow.attach`.
+        source: loss and batches.
         key: identifies the event, for random parts.
+
+    Raises:
+        RegrowError: evidence is asked for that the source cannot give.
     """
+    source.check(needs)
     networks: dict[Which, nn.Module] = {"current": model}
     remembered: set[Which] = {need.of for need in needs}
     if _damage(needs):
@@ -62,14 +88,9 @@ def gather(
         if "weight" in kinds:
             tensors[Need("weight", which)] = {n: w.detach() for n, w in weights.items()}
         if kinds & _COLLECTED:
-            # Closed at once, so that an error does not leave the random streams forked.
-            with contextlib.closing(take(_given(data), batches)) as taken:
+            with source.open() as (loss_fn, batches):
                 mean, square = gradients(
-                    network,
-                    weights,
-                    _given(loss_fn),
-                    taken,
-                    square="gradient_square" in kinds,
+                    network, weights, loss_fn, batches, square="gradient_square" in kinds
                 )
             _average([*mean.values(), *square.values()])
             tensors[Need("gradient", which)] = mean
@@ -79,8 +100,8 @@ def gather(
         layers = [entry.layer for entry in entries]
         maps = []
         for network in (networks["dense"], networks["current"]):
-            with contextlib.closing(take(_given(data), batches)) as taken:
-                maps.append(layer_maps(network, taken, _given(loss_fn), layers))
+            with source.open() as (loss_fn, batches):
+                maps.append(layer_maps(network, batches, loss_fn, layers))
         for found in maps:
             _average(list(found.values()))
         similar = damage(*maps)
@@ -96,14 +117,6 @@ def _copy(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     twin = copy.deepcopy(model)
     twin.load_state_dict(state)
     return twin
-
-
-def _given(value: Any) -> Any:
-    if value is None:
-        raise RegrowError(
-            "the program scores by gradients or activations: pass loss_fn and data to attach."
-        )
-    return value
 
 
 def _average(tensors: list[Tensor]) -> None:

@@ -12,7 +12,7 @@ from regrow.core.errors import RegrowError
 from regrow.core.maskset import MaskSet
 from regrow.core.names import unwrap
 from regrow.engine.event import decide, feasible
-from regrow.engine.gather import gather
+from regrow.engine.gather import Source, gather
 from regrow.engine.perform import perform
 from regrow.engine.plan import Plan
 from regrow.model.collect import LossFn
@@ -88,10 +88,8 @@ def prune(
         unwrap(model),
         entries,
         {},
-        loss_fn=loss_fn,
-        data=data,
-        batches=batches,
-        key=(seed, 0),
+        Source(loss_fn, data, batches),
+        (seed, 0),
     )
     decision = decide(plan, entries, masks, 1 - sparsity, evidence)
     masks, _ = perform(decision, weights, masks, None)
