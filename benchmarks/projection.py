@@ -1,6 +1,6 @@
 """What regrow adds to training: a step with it attached against one without, and a mask event.
 
-    python benchmarks/projection.py [--json] [--threads 1] [--batch 128] [--steps 15]
+    python benchmarks/projection.py [--json PATH] [--threads 1] [--batch 128] [--steps 15]
 
 Both arms run interleaved (A B A B) in one process on a CIFAR ResNet-20, random data, SGD with
 momentum. Three numbers per arm of precision:
@@ -19,6 +19,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 import regrow
 from regrow import recipes
+from regrow.bench.environment import processor
 from regrow.bench.models import resnet20
 
 STEPS_PER_EPOCH = 391
@@ -109,7 +111,7 @@ def measure(precision: str, device: torch.device, batch: int, steps: int) -> dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", type=Path, help="also write the record here")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=15, help="pairs of steps")
@@ -117,11 +119,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else processor()
     found = {
         "hardware": {
             "machine": platform.machine(),
-            "device": name or _processor(),
+            "device": name,
             "threads": options.threads,
         },
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -134,22 +136,12 @@ def main() -> None:
         },
     }
     if options.json:
-        print(json.dumps(found, indent=2))
-        return
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
     print(f"{found['hardware']} {found['versions']}, batch {options.batch}")
     for precision, row in found["precisions"].items():  # type: ignore[attr-defined]
         print(precision + (", channels_last" if precision == "bf16" else ""))
         for key, value in row.items():
             print(f"  {key:<32} {value:12.5f}")
-
-
-def _processor() -> str:
-    """The processor's name where the platform module does not know it."""
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return "unknown"
 
 
 if __name__ == "__main__":

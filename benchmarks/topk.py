@@ -14,9 +14,9 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import platform
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +26,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regrow.bench.environment import processor
 from regrow.core.topk import count_largest, largest
 
 SHAPES = {"one tensor": 1, "50 uneven": 50}
 DISTRIBUTIONS = ("normal", "zeros", "equal")
-MAXRSS_UNIT = 1 if platform.system() == "Darwin" else 1024
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def scores_of(distribution: str, numel: int) -> Tensor:
@@ -109,13 +110,6 @@ def measure(args: argparse.Namespace, k: int) -> list[dict[str, Any]]:
         fastest = min(row["seconds"]["torch.topk"], row["seconds"]["torch.kthvalue"])
         row["time_over_fastest_torch"] = row["seconds"]["regrow"] / fastest
     return rows
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def table(rows: list[dict[str, Any]]) -> str:
