@@ -65,8 +65,9 @@ class RunConfig:
     def write(self, path: Path) -> None:
         """Write `recipe.toml`. TOML has no null: a parameter that is None is left out."""
         data = {"schema": SCHEMA, **asdict(self)}
+        data["controls"] = list(self.controls)
         data["parameters"] = {k: v for k, v in self.parameters.items() if v is not None}
-        write_atomic(path, tomli_w.dumps(_plain(data)).encode())
+        write_atomic(path, tomli_w.dumps(data).encode())
 
 
 def configure(
@@ -115,16 +116,14 @@ def configure(
     chosen = _typed(parameters, types, f"parameter of recipe {name!r}:")
     if "epochs" in defaults and "epochs" not in chosen:
         defaults["epochs"] = _share(defaults["epochs"], complete.fine_tune_epochs)
-    names = tuple(controls if controls is not None else given.get("controls", ("one_way",)))
-    for control in names:
-        CONTROLS[control]
+    names = _controls(name, controls if controls is not None else given.get("controls"))
     config = RunConfig(
         name,
         where,
         network,
         _seed(seed if seed is not None else given.get("seed", 0)),
         names,
-        {**defaults, **chosen},
+        _plain({**defaults, **chosen}),
         asdict(complete),
     )
     config.program()
@@ -138,11 +137,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise RegrowError(f"there is no recipe file {str(path)!r}.") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RegrowError(f"{path} cannot be read as TOML: {error}.") from error
+    if data.get("schema", SCHEMA) != SCHEMA:
+        raise RegrowError(
+            f"{path} has schema {data['schema']!r}, this regrow reads {SCHEMA}; use the regrow "
+            "that wrote it."
+        )
     for key in data:
         if key not in _KEYS:
             raise unknown(f"key in {path}:", key, _KEYS)
-    if data.get("schema", SCHEMA) != SCHEMA:
-        raise RegrowError(f"{path} has schema {data['schema']!r}; this regrow reads {SCHEMA}.")
+    for key in ("task", "model"):
+        if not isinstance(data.get(key, ""), str):
+            raise RegrowError(f"{path}: {key!r} must be text; got {data[key]!r}.")
     for table in ("parameters", "training"):
         if not isinstance(data.get(table, {}), dict):
             raise RegrowError(f"{path}: {table!r} must be a table, [{table}].")
@@ -194,6 +199,20 @@ def _share(default: Any, total: int) -> Any:
         return total
     counts = [total * part // sum(default) for part in default]
     return [*counts[:-1], total - sum(counts[:-1])]
+
+
+def _controls(recipe: str, names: Any) -> tuple[str, ...]:
+    if names is None:
+        return ("one_way",)
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise RegrowError(f"controls is a list of names, as ['one_way']; got {names!r}.")
+    for name in names:
+        CONTROLS[name]
+        if name == recipe:
+            raise RegrowError(
+                f"the control {name!r} is the recipe of this run itself; leave it out of controls."
+            )
+    return tuple(dict.fromkeys(names))
 
 
 def _seed(value: Any) -> int:

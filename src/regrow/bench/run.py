@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import io
-import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from regrow.bench.arms import CONTROLS
 from regrow.bench.config import RunConfig
 from regrow.bench.data import Splits
+from regrow.bench.deliver import deliver, open_directory
 from regrow.bench.environment import environment, native_bf16
-from regrow.bench.tasks import Task, Training
-from regrow.bench.trainer import Job, Notify, Trainer, read_state
-from regrow.core.errors import RegrowError
-from regrow.core.files import require_space, write_atomic
+from regrow.bench.job import Job
+from regrow.bench.state import StateFile, identity
+from regrow.bench.tasks import Task, Training, checked_splits
+from regrow.bench.trainer import Notify, Trainer
+from regrow.core.errors import RegrowError, unknown
 from regrow.core.rng import generator, seed_of
 from regrow.engine.plan import Program
 from regrow.engine.prepare import prepare
-from regrow.export.packed import save
-from regrow.model.inspection import Inspection, inspect
-from regrow.model.inventory import DENOMINATOR
+from regrow.model.inspection import inspect
 
-SCHEMA = 1
+_DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def run(
@@ -44,6 +40,7 @@ def run(
     devices: int = 1,
     command: str = "",
     checkpoint_seconds: float = 20.0,
+    fresh: bool = False,
     notify: Notify = lambda event: None,
 ) -> dict[str, Any]:
     """Do a run, or the rest of it, in a run directory.
@@ -60,17 +57,19 @@ def run(
         devices: ranks.
         command: recorded, so that the run can be repeated.
         checkpoint_seconds: at least so often is progress saved.
+        fresh: first remove a run that is there, once nothing speaks against the new one.
         notify: told of arms and epochs.
 
     Returns:
-        the record, as in `record.json`.
+        the record, as in `record.json`; on all ranks but the first, nothing.
 
     Raises:
-        RegrowError: before any training, when data, program or disk are not fit for it.
+        RegrowError: before any training, when data, program, device or disk are not fit for it,
+            or a checkpoint is damaged or of another run; the loss is not finite.
     """
     program = config.program()
     training = config.settings()
-    splits = task.splits(data_dir)
+    splits = checked_splits(task, data_dir)
 
     def make_model() -> nn.Module:
         torch.manual_seed(seed_of(config.seed, "weights"))
@@ -79,21 +78,19 @@ def run(
     model = make_model()
     example = splits.train.images[:1]
     prepare(model, program, example=example)
+    cycles = _cycles(program)
     controls = {name: CONTROLS[name] for name in config.controls}
-    for make in controls.values():
-        length = program.epochs or training.fine_tune_epochs
-        prepare(model, make.make(config.parameters, program.sparsity, length, config.seed))
-    out.mkdir(parents=True, exist_ok=True)
-    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    # A checkpoint holds weights, momentum, the dense network and the best one; each arm's result
-    # and the delivered files are one network each.
-    require_space(out, weights * (2 * 5 + 3 + len(controls)))
-    (out / "state").mkdir(exist_ok=True)
-    config.write(out / "recipe.toml")
-
+    for row in controls.values():
+        prepare(model, row.make(config.parameters, program.sparsity, sum(cycles), config.seed))
     if training.threads:
         torch.set_num_threads(training.threads)
     fabric = _fabric(device, devices, training)
+    if fabric.is_global_zero:
+        weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+        # A checkpoint holds weights, momentum, the dense network and the best one; each arm's
+        # result and the delivered files are one network each.
+        open_directory(out, config, weights * (2 * 5 + 3 + len(controls)), fresh=fresh)
+    fabric.barrier()
     trainer = Trainer(
         fabric,
         task,
@@ -105,60 +102,71 @@ def run(
         notify,
         checkpoint_seconds,
     )
-    arms = _Arms(out, trainer, make_model, splits)
-    dense = arms.finish(
-        Job("dense", None, None, (training.dense_epochs,), training.lr),
-        {"recipe": "dense", "seed": config.seed},
-    )
-    cycles = _cycles(program, training)
-    lr = training.fine_tune_lr
-    main = arms.finish(
-        Job(config.recipe, dense["state"], program, cycles, lr),
-        {"recipe": config.recipe, "seed": config.seed},
-    )
+    arms = _Arms(out, trainer, make_model, splits, fabric, _facts(config, splits, model))
+    for name in ("dense", config.recipe, *controls):
+        arms.check(name)
+    length = training.dense_epochs
+    dense = arms.finish(Job("dense", None, None, (length,), length, training.lr))
+    start, lr = dense["state"], training.fine_tune_lr
+    main = arms.finish(Job(config.recipe, start, program, cycles, sum(cycles), lr))
+    # Where patience decided, the controls get as many epochs, under the same learning rates.
     spent = main["result"]["epochs"]
-    if spent != sum(cycles):
-        cycles = (spent,)  # Patience decided; controls get the same number of epochs.
     finished = {"dense": dense, config.recipe: main}
     for name, row in controls.items():
         control = row.make(config.parameters, program.sparsity, spent, config.seed)
-        finished[name] = arms.finish(
-            Job(name, dense["state"], control, cycles, lr), {"recipe": name, "seed": config.seed}
-        )
+        finished[name] = arms.finish(Job(name, start, control, cycles, spent, lr))
+    if not fabric.is_global_zero:
+        return {}
     precision = "bf16" if fabric_precision(training) == "bf16-mixed" else "fp32"
-    record = {
-        "schema": SCHEMA,
+    about = {
         "task": task.name,
         "model": config.model,
         "recipe": config.recipe,
         "seed": config.seed,
         "command": command,
         "environment": environment(fabric.device.type, precision),
-        "arms": _deliver(out, finished, config.recipe, make_model, example),
     }
-    if fabric.is_global_zero:
-        _write_json(out / "record.json", record)
-        _write_json(out / "history.json", _history(finished))
-        for leftover in (out / "state").glob("*.progress"):
-            leftover.unlink()
-    return record
+    return deliver(out, finished, config.recipe, make_model, example, about)
 
 
 class _Arms:
     """Trains each arm once and keeps its result; the test set is opened here and nowhere else."""
 
     def __init__(
-        self, out: Path, trainer: Trainer, make_model: Callable[[], nn.Module], splits: Splits
+        self,
+        out: Path,
+        trainer: Trainer,
+        make_model: Callable[[], nn.Module],
+        splits: Splits,
+        fabric: Fabric,
+        facts: dict[str, Any],
     ) -> None:
-        self._out, self._trainer = out, trainer
+        self._state, self._trainer = out / "state", trainer
         self._make_model, self._splits = make_model, splits
+        self._fabric, self._facts = fabric, facts
 
-    def finish(self, job: Job, about: dict[str, Any]) -> dict[str, Any]:
+    def _files(self, arm: str) -> tuple[StateFile, StateFile]:
+        """The arm's checkpoint and its result."""
+        mark = identity(self._facts, arm)
+        return StateFile(self._state / f"{arm}.progress", mark), StateFile(
+            self._state / f"{arm}.done", mark
+        )
+
+    def check(self, arm: str) -> None:
+        """Refuse files that are damaged or of another run, before any training.
+
+        Raises:
+            RegrowError: see `StateFile.read`.
+        """
+        for file in self._files(arm):
+            file.read()
+
+    def finish(self, job: Job) -> dict[str, Any]:
         """The arm's result: state, keep masks, and plain figures."""
-        done = self._out / "state" / f"{job.arm}.done"
-        if done.exists():
-            return read_state(done)
-        progress = self._out / "state" / f"{job.arm}.progress"
+        progress, done = self._files(job.arm)
+        before = done.read()
+        if before is not None:
+            return before
         trained = self._trainer.run(job, progress)
         model = self._make_model()
         model.load_state_dict(trained.state)
@@ -169,7 +177,8 @@ class _Arms:
             "history": trained.history,
             "events": trained.events,
             "result": {
-                **about,
+                "recipe": job.arm,
+                "seed": self._facts["seed"],
                 "sparsity": counts.sparsity,
                 "kept": counts.kept,
                 "total": counts.total,
@@ -180,22 +189,29 @@ class _Arms:
                 "seconds": trained.seconds,
             },
         }
-        buffer = io.BytesIO()
-        torch.save(finished, buffer)
-        if self._trainer._fabric.is_global_zero:
-            write_atomic(done, buffer.getvalue())
-            progress.unlink(missing_ok=True)
-        self._trainer._fabric.barrier()
+        if self._fabric.is_global_zero:
+            done.write(finished)
+            progress.delete()
+        self._fabric.barrier()
         return finished
 
     def _test(self, model: nn.Module) -> float:
         """The one look at the test set that an arm gets, after its last decision."""
-        model = model.to(self._trainer._fabric.device)
+        model = model.to(self._fabric.device)
         return self._trainer.accuracy(model, self._splits.test)
 
 
 def _fabric(device: str, devices: int, training: Training) -> Fabric:
-    fabric = Fabric(accelerator=device, devices=devices, precision=fabric_precision(training))
+    if device not in _DEVICES:
+        raise unknown("device", device, _DEVICES)
+    precision = fabric_precision(training)
+    try:
+        fabric = Fabric(accelerator=device, devices=devices, precision=precision)
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise RegrowError(
+            f"{devices} x {device!r} cannot be had here: {error}; choose another --device or fewer "
+            "--devices."
+        ) from error
     fabric.launch()
     return fabric
 
@@ -208,102 +224,24 @@ def fabric_precision(training: Training) -> Any:
     return "bf16-mixed" if wanted == "bf16" else "32-true"
 
 
-def _cycles(program: Program, training: Training) -> tuple[int, ...]:
-    """Epochs of each learning-rate cycle: one per stage, the same for every arm."""
-    if program.epochs is None:
-        return (training.fine_tune_epochs,)
-    return tuple(stage.length.value for stage in program.stages if stage.length)
+def _cycles(program: Program) -> tuple[int, ...]:
+    """Epochs of each learning-rate cycle: one per stage, at most, the same for every arm."""
+    return tuple(
+        stage.length.value if stage.length else _most(stage.plan.schedule)
+        for stage in program.stages
+    )
 
 
-def _deliver(
-    out: Path,
-    finished: dict[str, dict[str, Any]],
-    main: str,
-    make_model: Callable[[], nn.Module],
-    example: Tensor,
-) -> dict[str, Any]:
-    """Write each arm's packed file and the main arm's weights; the arms of the record."""
-    before = finished["dense"]["result"]
-    arms = {}
-    for name, arm in finished.items():
-        model = make_model()
-        model.load_state_dict(arm["state"])
-        counts = inspect(model, masks=arm["keep"], example=example)
-        path = out / ("model.regrow" if name == main else f"state/{name}.regrow")
-        size = save(model, path, masks=arm["keep"], example=example, metadata={"arm": name})
-        if name == main:
-            _write_weights(out / "model.safetensors", model, counts)
-            _verify(path, out / "model.safetensors")
-        arms[name] = _arm(arm["result"], before, size, model, dense=name == "dense")
-    return arms
+def _most(schedule: Any) -> int:
+    # Patience ends by a signal, but each of its cuts has a cap.
+    return int(schedule.cap * len(schedule.sparsities))
 
 
-def _arm(
-    result: dict[str, Any], before: dict[str, Any], size: int, model: nn.Module, *, dense: bool
-) -> dict[str, Any]:
-    spent = {}
-    for unit in ("epochs", "steps"):
-        phases = (
-            {"dense": before[unit]}
-            if dense
-            else {
-                "dense": before[unit],
-                "fine_tune": result[unit],
-            }
-        )
-        spent[unit] = {**phases, "total": sum(phases.values())}
-    order = ("recipe", "seed", "sparsity")
-    return {
-        **{key: result[key] for key in order},
-        "density_denominator": DENOMINATOR,
-        "kept": result["kept"],
-        "total": result["total"],
-        "test_accuracy": result["test_accuracy"],
-        "validation_accuracy": result["validation_accuracy"],
-        **spent,
-        "seconds": result["seconds"],
-        "file_bytes": size,
-        "dense_bytes": len(save_tensors(_contiguous(model))),
-    }
-
-
-def _write_weights(path: Path, model: nn.Module, counts: Inspection) -> None:
-    note = {"regrow": json.dumps(counts.to_dict())}
-    write_atomic(path, save_tensors(_contiguous(model), metadata=note))
-
-
-def _contiguous(model: nn.Module) -> dict[str, Tensor]:
-    # Copies: the format refuses names that share memory.
-    return {name: t.detach().clone().contiguous() for name, t in model.state_dict().items()}
-
-
-def _verify(packed: Path, weights: Path) -> None:
-    """Read the packed file in a fresh process and compare with the plain weights to the bit.
-
-    Raises:
-        RegrowError: they differ.
-    """
-    command = [sys.executable, "-m", "regrow.export.verify", str(packed), str(weights)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RegrowError(f"{packed} does not give the weights back: {done.stderr.strip()[-500:]}.")
-
-
-def _history(finished: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    arms = {n: {"epochs": arm["history"], "events": arm["events"]} for n, arm in finished.items()}
-    return {"schema": SCHEMA, "arms": arms}
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    write_atomic(path, (json.dumps(data, indent=1) + "\n").encode())
-
-
-def clear(out: Path) -> None:
-    """Remove a run directory that regrow wrote.
-
-    Raises:
-        RegrowError: the directory holds no run, so it is not ours to remove.
-    """
-    if out.exists() and any(out.iterdir()) and not (out / "recipe.toml").exists():
-        raise RegrowError(f"{out} is not empty and holds no run; choose another --out.")
-    shutil.rmtree(out, ignore_errors=True)
+def _facts(config: RunConfig, splits: Splits, model: nn.Module) -> dict[str, Any]:
+    """All that an arm's result depends on; which other arms there are is not among it."""
+    facts = asdict(config)
+    del facts["controls"]
+    parts = (splits.train, splits.validation, splits.test)
+    facts["data"] = [[list(part.images.shape), len(part)] for part in parts]
+    facts["network"] = [[name, list(t.shape)] for name, t in model.state_dict().items()]
+    return facts

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -22,6 +24,16 @@ from regrow.core.table import Row, Table
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 MakeModel = Callable[[torch.Generator], nn.Module]
+
+
+_RANGES = {
+    "lr": (0, math.inf),
+    "fine_tune_lr": (0, math.inf),
+    "momentum": (0, 1),
+    "weight_decay": (0, math.inf),
+    "label_smoothing": (0, 1),
+    "threads": (0, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,10 @@ class Training:
         for name in ("dense_epochs", "fine_tune_epochs", "batch_size", "evidence_batches"):
             if getattr(self, name) < 1:
                 raise RegrowError(f"training.{name} is at least 1; got {getattr(self, name)}.")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise RegrowError(f"training.{name} is in [{low:g}, {high:g}]; got {value}.")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise RegrowError(
                 f"training.precision is 'auto', 'fp32' or 'bf16'; got {self.precision!r}."
@@ -86,6 +102,13 @@ class Task:
     training: Training = field(default_factory=Training)
     augment: Augment | None = None
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.models, dict) or not self.models:
+            raise RegrowError(
+                f"task {self.name!r} needs models, a dict from names to functions of a generator; "
+                f"got {self.models!r}."
+            )
 
 
 def _crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -164,10 +187,17 @@ def find_task(spec: str) -> Task:
         sys.path.insert(0, os.getcwd())
     try:
         make = getattr(importlib.import_module(path), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
         raise RegrowError(
             f"task {spec!r} cannot be found: {error}. Give a module on the Python path (or in "
             "this directory) and a function in it, as package.module:function."
+        ) from error
+    try:
+        inspect.signature(make).bind()
+    except (TypeError, ValueError) as error:
+        raise RegrowError(
+            f"task {spec!r} must be a function without arguments that returns a "
+            f"regrow.bench.Task: {error}."
         ) from error
     task = make()
     if not isinstance(task, Task):
@@ -177,12 +207,39 @@ def find_task(spec: str) -> Task:
     return task
 
 
+def checked_splits(task: Task, data_dir: Path | None) -> Splits:
+    """The task's data, found to be three parts with something in each.
+
+    Raises:
+        RegrowError: they are something else, or as the task raises it.
+    """
+    splits = task.splits(data_dir)
+    if not isinstance(splits, Splits):
+        raise RegrowError(
+            f"the splits of task {task.name!r} returned a {type(splits).__name__}; they must "
+            "return a regrow.bench.Splits."
+        )
+    for name in ("train", "validation", "test"):
+        part = getattr(splits, name)
+        if not isinstance(part, TensorPair) or len(part) == 0:
+            raise RegrowError(
+                f"the {name} part of task {task.name!r} must be a regrow.bench.TensorPair with at "
+                f"least one sample; got {type(part).__name__}."
+            )
+    return splits
+
+
 def gathered(dataset: Any) -> TensorPair:
     """A map-style dataset of (input, label) pairs as two tensors in memory.
 
     Args:
         dataset: has a length and gives (tensor, int) at 0 ... n - 1.
+
+    Raises:
+        RegrowError: it is empty.
     """
     pairs = [dataset[index] for index in range(len(dataset))]
+    if not pairs:
+        raise RegrowError(f"{type(dataset).__name__} holds no sample; give one that does.")
     inputs = torch.stack([torch.as_tensor(pair[0]) for pair in pairs])
     return TensorPair(inputs, torch.tensor([int(pair[1]) for pair in pairs]))

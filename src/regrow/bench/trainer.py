@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,75 +14,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from regrow.bench.data import TensorPair
+from regrow.bench.job import Job, Trained, learning_rate, settled
+from regrow.bench.state import StateFile
 from regrow.bench.tasks import Task, Training
 from regrow.core.errors import RegrowError
-from regrow.core.files import write_atomic
 from regrow.core.rng import generator, seed_of
 from regrow.engine.attach import Pruning, attach
 from regrow.engine.gather import clone_state
-from regrow.engine.plan import Program
 
 Notify = Callable[[dict[str, Any]], None]
 Batch = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One arm to train.
-
-    Attributes:
-        arm: its name in records.
-        start: the initial weights, or None for the task's own initialisation.
-        program: what prunes it; None trains densely.
-        cycles: epochs of each learning-rate cycle; their sum is the arm's length. The same for
-            all arms of a comparison.
-        lr: the peak of each cycle.
-    """
-
-    arm: str
-    start: dict[str, Tensor] | None
-    program: Program | None
-    cycles: tuple[int, ...]
-    lr: float
-
-
-@dataclass
-class Trained:
-    """What training left: the weights chosen on validation data, masks and the story.
-
-    Attributes:
-        state: the model's state dict, on the CPU.
-        keep: keep masks by clean name, or None for a dense arm.
-        epochs, steps: spent.
-        seconds: of training and validation, over all interruptions.
-        validation_accuracy: of the chosen weights.
-        history: one dict per epoch.
-        events: the mask events.
-    """
-
-    state: dict[str, Tensor] = field(default_factory=dict)
-    keep: dict[str, Tensor] | None = None
-    epochs: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    validation_accuracy: float = -1.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-
-
-def learning_rate(progress: float, cycles: Sequence[int], peak: float) -> float:
-    """One-cycle learning rate at a time in epochs, restarted at each cycle.
-
-    Linear from a tenth of the peak over the first fifth of a cycle, then cosine towards zero.
-    """
-    for length in cycles:
-        if progress < length:
-            break
-        progress -= length
-    share = min(progress / length, 1.0)
-    if share < 0.2:
-        return peak * (0.1 + 0.9 * share / 0.2)
-    return peak * 0.5 * (1 + math.cos(math.pi * (share - 0.2) / 0.8))
 
 
 class Trainer:
@@ -112,8 +50,12 @@ class Trainer:
         self._seed, self._notify = seed, notify
         self._checkpoint_seconds = checkpoint_seconds
 
-    def run(self, job: Job, checkpoint: Path) -> Trained:
-        """Train an arm, going on from its checkpoint file if there is one."""
+    def run(self, job: Job, checkpoint: StateFile) -> Trained:
+        """Train an arm, going on from its checkpoint file if there is one.
+
+        Raises:
+            RegrowError: the checkpoint is damaged or of another run, or the loss is not finite.
+        """
         return _Run(self, job, checkpoint).go()
 
     def accuracy(self, model: nn.Module, data: TensorPair) -> float:
@@ -122,7 +64,9 @@ class Trainer:
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
         with torch.no_grad():
-            for part in _sequential(len(data), 512, self._fabric):
+            # Every rank makes as many forward passes: each of them exchanges buffers.
+            for part in torch.arange(len(data)).split(512 * self._fabric.world_size):
+                part = self.share(part)
                 images, labels = self._to_device(data, part)
                 with self._fabric.autocast():
                     correct += (model(images).argmax(1) == labels).sum()
@@ -131,6 +75,18 @@ class Trainer:
         total = self._fabric.all_reduce(correct, reduce_op="sum")
         assert isinstance(total, Tensor)
         return int(total) / len(data)
+
+    def batches(self, *key: object) -> list[Tensor]:
+        """Positions of an epoch's batches, over all ranks, in an order drawn from a key."""
+        order = torch.randperm(len(self._train), generator=generator(self._seed, *key))
+        batches = list(order.split(self._training.batch_size))
+        # Batch norm cannot learn from a single sample.
+        short = len(batches) > 1 and len(batches[-1]) < 2 * self._fabric.world_size
+        return batches[:-1] if short else batches
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This rank's part of a batch."""
+        return batch.tensor_split(self._fabric.world_size)[self._fabric.global_rank]
 
     def _to_device(self, data: TensorPair, indices: Tensor) -> Batch:
         images = data.images[indices].to(self._fabric.device, non_blocking=True)
@@ -149,8 +105,8 @@ class Trainer:
 class _Run:
     """One arm on its way: the live objects that a checkpoint captures."""
 
-    def __init__(self, trainer: Trainer, job: Job, checkpoint: Path) -> None:
-        self.t, self.job, self.path = trainer, job, checkpoint
+    def __init__(self, trainer: Trainer, job: Job, checkpoint: StateFile) -> None:
+        self.t, self.job, self.checkpoint = trainer, job, checkpoint
         # Arms that start from one dense network see the same data in the same order.
         self.phase = "dense" if job.program is None else "fine_tune"
         self.done = Trained()
@@ -159,8 +115,7 @@ class _Run:
         self.saved_at = time.monotonic()
 
     def go(self) -> Trained:
-        saved = self._load()
-        torch.manual_seed(seed_of(self.t._seed, self.phase))
+        saved = self.checkpoint.read()
         model = self.t._make_model()
         if self.job.start is not None:
             model.load_state_dict(self.job.start)
@@ -176,8 +131,10 @@ class _Run:
             optimizer.load_state_dict(saved["optimizer"])
         self.pruning = self._attach(saved)
         if saved:
-            self._restore(saved)
-        length = sum(self.job.cycles)
+            self.epoch, self.batch = saved["epoch"], saved["batch"]
+            self.loss_sum = saved["loss_sum"]
+            self.done = Trained(**saved["done"])
+        length = self.job.epochs
         self.t._notify({"kind": "arm", "arm": self.job.arm, "epochs": length, "epoch": self.epoch})
         while self.epoch < length and not self._stopped():
             self._one_epoch(wrapped_optimizer)
@@ -185,10 +142,11 @@ class _Run:
             self.pruning.finalize()
             self.done.events = list(self.pruning.events)
         if not self.done.state:
-            self._choose(force=True)
+            # Driven by a signal: the best weights since the last cut have just been restored.
+            self._choose(self.t.accuracy(self.wrapped, self.t._validation))
         return self.done
 
-    def _attach(self, saved: dict[str, Any]) -> Pruning | None:
+    def _attach(self, saved: dict[str, Any] | None) -> Pruning | None:
         if self.job.program is None:
             return None
         return attach(
@@ -196,10 +154,10 @@ class _Run:
             self.optimizer,
             self.job.program,
             loss_fn=self.t.loss,
-            data=_Evidence(self.t, self.job.arm),
+            data=_Evidence(self.t),
             batches=self.t._training.evidence_batches,
             evaluate=lambda model: self.t.accuracy(self.wrapped, self.t._validation),
-            resume=saved.get("pruning"),
+            resume=saved and saved["pruning"],
         )
 
     def _optimizer(self, model: nn.Module) -> torch.optim.SGD:
@@ -218,28 +176,23 @@ class _Run:
         )
 
     def _one_epoch(self, optimizer: Any) -> None:
-        fabric, training, data = self.t._fabric, self.t._training, self.t._train
+        fabric, seed = self.t._fabric, self.t._seed
         began = time.monotonic()
-        order = torch.randperm(
-            len(data), generator=generator(self.t._seed, self.phase, "order", self.epoch)
-        )
-        batches = order.split(training.batch_size)
-        if len(batches) > 1 and len(batches[-1]) < 2 * fabric.world_size:
-            batches = batches[:-1]  # Batch norm cannot learn from a single sample.
+        batches = self.t.batches(self.phase, "order", self.epoch)
         self.wrapped.train()
         while self.batch < len(batches):
-            share = batches[self.batch].chunk(fabric.world_size)[fabric.global_rank]
             rate = learning_rate(
                 self.epoch + self.batch / len(batches), self.job.cycles, self.job.lr
             )
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            images, labels = self.t._to_device(data, share)
+            images, labels = self.t._to_device(self.t._train, self.t.share(batches[self.batch]))
+            key = (seed, self.phase, self.epoch, self.batch, fabric.global_rank)
             if self.t._task.augment is not None:
-                stream = generator(
-                    self.t._seed, self.phase, "augment", self.epoch, self.batch, fabric.global_rank
-                )
-                images = self.t._task.augment(images, stream)
+                images = self.t._task.augment(images, generator("augment", *key))
+            # Dropout draws from PyTorch's own stream: it starts anew at every step, so that there
+            # is nothing to save, on any device and rank.
+            torch.manual_seed(seed_of("step", *key))
             loss = self.t.loss(self.wrapped, (images, labels))
             fabric.backward(loss)
             optimizer.step()
@@ -267,7 +220,8 @@ class _Run:
             "validation_accuracy": accuracy,
             "sparsity": 0.0 if pruning is None else pruning.sparsity,
         }
-        self._choose(accuracy)
+        if self._eligible(batches):
+            self._choose(accuracy)
         if pruning is not None:
             pruning.epoch_end(val_accuracy=accuracy)
         self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
@@ -277,23 +231,19 @@ class _Run:
         self.t._notify({"kind": "epoch", "arm": self.job.arm, **entry})
         self._maybe_save(time.monotonic())
 
-    def _choose(self, accuracy: float | None = None, *, force: bool = False) -> None:
-        """Keep the weights of the best validation accuracy among epochs at the final sparsity."""
-        pruning = self.pruning
-        if pruning is not None and self.job.program is not None:
-            last = pruning.stage == len(self.job.program.stages) - 1
-            at_target = abs(pruning.sparsity - self.job.program.sparsity) < 1e-3
-            signal = self.job.program.epochs is None
-            if not force and (signal or not (last and at_target)):
-                return  # A signal-driven stage restores its own best weights at its end.
-        if accuracy is None:
-            accuracy = self.t.accuracy(self.wrapped, self.t._validation)
+    def _eligible(self, batches: int) -> bool:
+        """Whether this epoch's weights may be chosen: the final sparsity was there all through."""
+        program = self.job.program
+        return program is None or settled(program, self.epoch, batches)
+
+    def _choose(self, accuracy: float) -> None:
+        """Keep the weights if no earlier ones were better on validation data."""
         if accuracy < self.done.validation_accuracy:
             return
         self.done.validation_accuracy = accuracy
         self.done.state = {n: t.cpu() for n, t in clone_state(self.model).items()}
-        if pruning is not None:
-            self.done.keep = {n: m.cpu() for n, m in pruning.masks.items()}
+        if self.pruning is not None:
+            self.done.keep = {n: m.cpu() for n, m in self.pruning.masks.items()}
 
     def _stopped(self) -> bool:
         # A program without fixed length ends by its signal, any other by its epochs.
@@ -312,65 +262,29 @@ class _Run:
         if self.batch:
             self.done.seconds += now - began
         if self.t._fabric.is_global_zero:
-            write_atomic(self.path, self._capture())
+            self.checkpoint.write(self._capture())
         self.saved_at = time.monotonic()
         return self.saved_at
 
-    def _capture(self) -> bytes:
-        buffer = io.BytesIO()
-        state = {
-            "arm": self.job.arm,
+    def _capture(self) -> dict[str, Any]:
+        return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "pruning": self.pruning.state_dict() if self.pruning else None,
             "epoch": self.epoch,
             "batch": self.batch,
             "loss_sum": self.loss_sum,
-            "random": torch.get_rng_state(),
             "done": vars(self.done),
         }
-        torch.save(state, buffer)
-        return buffer.getvalue()
-
-    def _load(self) -> dict[str, Any]:
-        return read_state(self.path) if self.path.exists() else {}
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        self.epoch, self.batch = saved["epoch"], saved["batch"]
-        self.loss_sum = saved["loss_sum"]
-        self.done = Trained(**saved["done"])
-        torch.set_rng_state(saved["random"].cpu())
 
 
 class _Evidence:
     """Training batches without augmentation, in an order of their own; the same at every event."""
 
-    def __init__(self, trainer: Trainer, arm: str) -> None:
+    def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
 
     def __iter__(self) -> Iterator[Batch]:
         trainer = self._trainer
-        fabric, data = trainer._fabric, trainer._train
-        order = torch.randperm(len(data), generator=generator(trainer._seed, "evidence"))
-        for part in order.split(trainer._training.batch_size):
-            yield trainer._to_device(data, part.chunk(fabric.world_size)[fabric.global_rank])
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """A checkpoint of ours: tensors and plain data, never code.
-
-    Raises:
-        RegrowError: the file is damaged or no checkpoint.
-    """
-    try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        raise RegrowError(
-            f"{path} is no sound checkpoint ({type(error).__name__}: {str(error)[:200]}); delete "
-            "it to train this arm again from its start."
-        ) from error
-
-
-def _sequential(total: int, size: int, fabric: Fabric) -> Iterator[Tensor]:
-    indices = torch.arange(total)[fabric.global_rank :: fabric.world_size]
-    yield from indices.split(size)
+        for batch in trainer.batches("evidence"):
+            yield trainer._to_device(trainer._train, trainer.share(batch))

@@ -12,7 +12,7 @@ from regrow.bench.arms import CONTROLS
 from regrow.bench.tasks import TASKS
 from regrow.core.errors import unknown
 from regrow.core.step import Step
-from regrow.core.table import Table
+from regrow.core.table import Row, Table
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS
@@ -34,12 +34,15 @@ _ALL: tuple[Table[Any], ...] = (
 )
 
 
-def catalogue() -> list[dict[str, str]]:
-    """One row per named part: kind, name, summary, source."""
+def catalogue(name: str | None = None) -> list[dict[str, str]]:
+    """One row per named part: kind, name, summary, source; all of them, or those of one name.
+
+    Raises:
+        RegrowError: nothing has that name.
+    """
     return [
-        {"kind": table.kind, "name": row.name, "summary": row.summary, "source": row.source}
-        for table in _ALL
-        for row in table
+        {"kind": kind, "name": row.name, "summary": row.summary, "source": row.source}
+        for kind, row in _rows(name)
     ]
 
 
@@ -61,11 +64,8 @@ def details(name: str) -> str:
     Raises:
         RegrowError: nothing has that name.
     """
-    found = [(table.kind, row) for table in _ALL for row in table if row.name == name]
-    if not found:
-        raise unknown("name", name, [row.name for table in _ALL for row in table])
     pages = []
-    for kind, row in found:
+    for kind, row in _rows(name):
         lines = [f"{kind} {row.name}", "", inspect.getdoc(row.make) or ""]
         # A control is built from the recipe's parameters, a task is called without any.
         options = {} if kind in ("control", "task") else _options(row.make)
@@ -74,6 +74,14 @@ def details(name: str) -> str:
             lines += [f"    {option} = {default}" for option, default in options.items()]
         pages.append("\n".join(lines))
     return "\n\n".join(pages)
+
+
+def _rows(name: str | None) -> list[tuple[str, Row[Any]]]:
+    every = [(table.kind, row) for table in _ALL for row in table]
+    found = [(kind, row) for kind, row in every if name in (None, row.name)]
+    if not found:
+        raise unknown("name", name, [row.name for _, row in every])
+    return found
 
 
 def _options(make: Any) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 from safetensors import SafetensorError, safe_open
 
@@ -32,14 +33,14 @@ class Look:
         return {"path": str(self.path), "file_bytes": self.file_bytes, **self.counts}
 
     def table(self) -> Table:
-        table = Table(title=str(self.path), title_justify="left")
+        table = Table(title=escape(str(self.path)), title_justify="left")
         table.add_column("layer", style="bold")
         for name in ("shape", "kept", "of", "sparsity", "multiply-adds"):
             table.add_column(name, justify="right")
         for layer in self.counts["layers"]:
             uses = layer["positions"]
             table.add_row(
-                layer["name"],
+                escape(layer["name"]),
                 "x".join(map(str, layer["shape"])),
                 f"{layer['kept']:,}",
                 f"{layer['total']:,}",

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -31,12 +31,18 @@ app.add_typer(data_app, name="data")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Where data sets lie; else $REGROW_DATA, else ./data.", show_default=False),
+    typer.Option(
+        metavar="DIR",
+        help="Where data sets lie; else $REGROW_DATA, else ./data.",
+        show_default=False,
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Devices = Annotated[int, typer.Option(help="Ranks, for data-parallel training.", min=1)]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")]
+Devices = Annotated[
+    int, typer.Option(metavar="N", help="Ranks, for data-parallel training.", min=1)
+]
 Seconds = Annotated[
-    float, typer.Option(help="Save progress at least so often, in seconds.", min=0.0)
+    float, typer.Option(metavar="S", help="Save progress at least so often, in seconds.", min=0.0)
 ]
 
 
@@ -45,48 +51,60 @@ def run(
     recipe: Annotated[
         str, typer.Argument(help="A recipe's name (see `regrow list`) or a TOML file.")
     ],
-    out: Annotated[Path, typer.Option(help="The run directory to make.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The run directory to make.")],
     task: Annotated[
         str | None,
-        typer.Option(help="digits, cifar10, cifar100, fashion_mnist, or package.module:function."),
+        typer.Option(
+            metavar="TASK",
+            help="digits (the default), cifar10, cifar100, fashion_mnist, or module:function.",
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="One of the task's networks.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random. Default 0.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One of the task's networks.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Of everything random. Default 0.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="key=value, for a parameter of the recipe (sparsity=0.95) or of training "
-            "(training.dense_epochs=10). Repeatable.",
+            metavar="KEY=VALUE",
+            help="A parameter of the recipe (sparsity=0.95; `regrow list RECIPE` has them all) or "
+            "of training (training.dense_epochs=10). Repeatable.",
         ),
     ] = None,
     controls: Annotated[
         str | None,
-        typer.Option(help="Arms beside the recipe, separated by commas. Default one_way."),
+        typer.Option(metavar="A,B", help="Arms beside the recipe, with commas. Default one_way."),
     ] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     devices: Devices = 1,
     checkpoint_seconds: Seconds = 20.0,
-    overwrite: Annotated[bool, typer.Option(help="Replace a run that is there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run that is there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train, prune, regrow, fine-tune, verify and report, beside controls of equal budget."""
+    """Train, prune, regrow, fine-tune, verify and report, beside controls of equal budget.
+
+    regrow run bidirectional --task digits --out runs/a --set sparsity=0.95 --set overshoot=0.98
+
+    regrow run gradual --task cifar10 --model resnet20 --data-dir ~/data --out runs/b
+    """
     from regrow.bench.config import configure
-    from regrow.bench.run import clear
 
     names = None if controls is None else [c for c in controls.split(",") if c]
     config, found = configure(
         recipe, task=task, model=model, seed=seed, controls=names, settings=settings or ()
     )
-    if (out / "recipe.toml").exists() and not overwrite:
+    if (out / "recipe.toml").exists() and not overwrite and not _later_rank():
         raise RegrowError(
             f"{out} holds a run already; go on with `regrow resume {out}`, replace it with "
             "--overwrite, or choose another --out."
         )
-    if not _later_rank():
-        clear(out)
-    options = {"data_dir": data_dir, "device": device, "devices": devices}
+    options = {"data_dir": data_dir, "device": device, "devices": devices, "fresh": True}
     _perform(config, found, out, checkpoint_seconds, as_json, options)
 
 
@@ -137,20 +155,27 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained page from the records of one run or many."""
-    from regrow.bench.report import find_runs, write_report
+    from regrow.bench.report import find_runs
 
     page = out or directory / "report.html"
-    write_report(find_runs(directory), page, command=f"regrow report {shlex.quote(str(directory))}")
+    _page(find_runs(directory), page, f"regrow report {shlex.quote(str(directory))}")
     Console().print(f"report: {escape(str(page))}", soft_wrap=True)
 
 
 @app.command("list")
-def list_command(as_json: Json = False) -> None:
+def list_command(
+    name: Annotated[
+        str | None, typer.Argument(help="One of them: its documentation, options and defaults.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Recipes, criteria, schedules, regrowth rules and the other parts, with their sources."""
-    from regrow.cli.catalogue import catalogue, tables
+    from regrow.cli.catalogue import catalogue, details, tables
 
     if as_json:
-        _print_json(catalogue())
+        _print_json(catalogue(name))
+    elif name is not None:
+        sys.stdout.write(details(name) + "\n")
     else:
         for table in tables():
             Console().print(table)
@@ -175,48 +200,59 @@ def data_get(
 def main() -> None:
     """Run the command line; exit 0 on success, 2 on bad input, 1 on a failure of regrow's own."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except RegrowError as error:
         _fail(str(error), 2)
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         _fail("stopped.", 130)
-    except KeyboardInterrupt:
-        _fail("stopped; what was saved stays. Go on with `regrow resume DIR`.", 130)
     except Exception as error:
         usage = getattr(error, "exit_code", None)
         if usage is not None and hasattr(error, "show"):
             error.show()
             sys.exit(usage)
         raise
-    sys.exit(0)
+    if code == 130:  # How typer tells of Ctrl-C.
+        _fail("stopped.", 130)
+    sys.exit(code or 0)
 
 
 def _perform(
     config: Any, task: Any, out: Path, seconds: float, as_json: bool, options: dict[str, Any]
 ) -> None:
-    from regrow.bench.report import write_report
     from regrow.bench.run import run as run_all
     from regrow.cli.progress import Progress, summary
 
     command = _command(config, out)
-    with Progress(quiet=as_json) as progress:
-        record = run_all(
-            config,
-            task,
-            out,
-            command=command,
-            checkpoint_seconds=seconds,
-            notify=progress,
-            **options,
-        )
+    try:
+        with Progress(quiet=as_json or _later_rank()) as progress:
+            record = run_all(
+                config,
+                task,
+                out,
+                command=command,
+                checkpoint_seconds=seconds,
+                notify=progress,
+                **options,
+            )
+    except KeyboardInterrupt:
+        _fail(f"stopped; go on with `regrow resume {shlex.quote(str(out))}`.", 130)
     if _later_rank():
         return
-    page = write_report([out], out / "report.html", command=command)
+    page = _page([out], out / "report.html", command)
     if as_json:
         _print_json(record)
     else:
         Console().print(summary(record))
         Console().print(f"report: {escape(str(page))}", soft_wrap=True)
+
+
+def _page(runs: list[Path], page: Path, command: str) -> Path:
+    from regrow.bench.report import write_report
+
+    try:
+        return write_report(runs, page, command=command)
+    except OSError as error:
+        raise RegrowError(f"{page} cannot be written: {error.strerror}.") from error
 
 
 def _command(config: Any, out: Path) -> str:
@@ -233,6 +269,6 @@ def _print_json(data: Any) -> None:
     sys.stdout.write(json.dumps(data, indent=1) + "\n")
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     Console(stderr=True).print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
     sys.exit(code)

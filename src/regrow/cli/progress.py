@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -48,7 +49,7 @@ class Progress:
 def summary(record: dict[str, Any]) -> Table:
     """The arms of a record as a table."""
     table = Table(
-        title=f"{record['recipe']} on {record['task']}, seed {record['seed']}",
+        title=escape(f"{record['recipe']} on {record['task']}, seed {record['seed']}"),
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,

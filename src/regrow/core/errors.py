@@ -21,7 +21,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> RegrowError:
         name: what was given.
         known: the names that exist.
     """
-    names = sorted(known)
+    names = sorted(set(known))
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return RegrowError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")

@@ -1,0 +1,182 @@
+"""What a run directory holds: made, filled at the end, and cleared."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from regrow.bench.config import RunConfig
+from regrow.core.errors import RegrowError
+from regrow.core.files import require_space, write_atomic
+from regrow.export.packed import save
+from regrow.model.inspection import Inspection, inspect
+from regrow.model.inventory import DENOMINATOR
+
+SCHEMA = 1
+# The recipe last: a directory is known as a run as long as anything of it is left.
+_FILES = (
+    "record.json",
+    "history.json",
+    "model.safetensors",
+    "model.regrow",
+    "report.html",
+    "recipe.toml",
+)
+_STATE = ("*.progress", "*.done", "*.regrow", ".*.tmp")
+
+
+def open_directory(out: Path, config: RunConfig, needed: int, *, fresh: bool) -> None:
+    """Make a run directory, or take one up again.
+
+    Args:
+        out: the directory.
+        config: written to `recipe.toml` unless the file is there.
+        needed: bytes that the run will write.
+        fresh: first remove a run that is there.
+
+    Raises:
+        RegrowError: the directory cannot be made, holds something else, or its disk is full.
+    """
+    try:
+        if fresh:
+            clear(out)
+        out.mkdir(parents=True, exist_ok=True)
+        require_space(out, needed)
+        if not (out / "recipe.toml").exists():
+            config.write(out / "recipe.toml")
+        (out / "state").mkdir(exist_ok=True)
+        for folder in (out, out / "state"):
+            for leftover in folder.glob(".*.tmp"):  # of a process killed while it wrote
+                leftover.unlink(missing_ok=True)
+    except OSError as error:
+        raise RegrowError(
+            f"{out} cannot be made ready for a run: {error.strerror} ({error.filename}); choose "
+            "another --out."
+        ) from error
+
+
+def clear(out: Path) -> None:
+    """Remove the files that a run writes, and nothing else.
+
+    Raises:
+        RegrowError: the path is no directory, or holds something but no run.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise RegrowError(f"{out} is a file; choose another --out.")
+    others = [path for path in out.iterdir() if not path.match(".*.tmp")]
+    if others and not (out / "recipe.toml").exists():
+        raise RegrowError(f"{out} is not empty and holds no run; choose another --out.")
+    state = out / "state"
+    for pattern in _STATE:
+        for path in state.glob(pattern):
+            path.unlink()
+    if state.is_dir() and not any(state.iterdir()):
+        state.rmdir()
+    for name in _FILES:
+        (out / name).unlink(missing_ok=True)
+
+
+def deliver(
+    out: Path,
+    finished: Mapping[str, dict[str, Any]],
+    main: str,
+    make_model: Callable[[], nn.Module],
+    example: Tensor,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write each arm's packed file, the main arm's weights, history.json and record.json.
+
+    Args:
+        out: the run directory.
+        finished: arms by name, as `run` trained them, "dense" among them.
+        main: the arm of the recipe.
+        make_model: builds the network.
+        example: one input.
+        about: the record's fields beside the arms.
+
+    Returns:
+        the record.
+    """
+    before = finished["dense"]["result"]
+    arms = {}
+    for name, arm in finished.items():
+        model = make_model()
+        model.load_state_dict(arm["state"])
+        path = out / ("model.regrow" if name == main else f"state/{name}.regrow")
+        size = save(model, path, masks=arm["keep"], example=example, metadata={"arm": name})
+        if name == main:
+            counts = inspect(model, masks=arm["keep"], example=example)
+            _write_weights(out / "model.safetensors", model, counts)
+            _verify(path, out / "model.safetensors")
+        arms[name] = _arm(arm["result"], before, size, model, dense=name == "dense")
+    record = {"schema": SCHEMA, **about, "arms": arms}
+    courses = {
+        n: {"epochs": arm["history"], "events": arm["events"]} for n, arm in finished.items()
+    }
+    _write_json(out / "history.json", {"schema": SCHEMA, "arms": courses})
+    # The record last: where it is, the run is finished.
+    _write_json(out / "record.json", record)
+    return record
+
+
+def _arm(
+    result: Mapping[str, Any],
+    before: Mapping[str, Any],
+    size: int,
+    model: nn.Module,
+    *,
+    dense: bool,
+) -> dict[str, Any]:
+    spent = {}
+    for unit in ("epochs", "steps"):
+        phases = (
+            {"dense": before[unit]} if dense else {"dense": before[unit], "fine_tune": result[unit]}
+        )
+        spent[unit] = {**phases, "total": sum(phases.values())}
+    return {
+        **{key: result[key] for key in ("recipe", "seed", "sparsity")},
+        "density_denominator": DENOMINATOR,
+        "kept": result["kept"],
+        "total": result["total"],
+        "test_accuracy": result["test_accuracy"],
+        "validation_accuracy": result["validation_accuracy"],
+        **spent,
+        "seconds": result["seconds"],
+        "file_bytes": size,
+        "dense_bytes": len(save_tensors(_contiguous(model))),
+    }
+
+
+def _write_weights(path: Path, model: nn.Module, counts: Inspection) -> None:
+    note = {"regrow": json.dumps(counts.to_dict())}
+    write_atomic(path, save_tensors(_contiguous(model), metadata=note))
+
+
+def _contiguous(model: nn.Module) -> dict[str, Tensor]:
+    # Copies: the format refuses names that share memory.
+    return {name: t.detach().clone().contiguous() for name, t in model.state_dict().items()}
+
+
+def _verify(packed: Path, weights: Path) -> None:
+    """Read the packed file in a fresh process and compare with the plain weights to the bit.
+
+    Raises:
+        RegrowError: they differ.
+    """
+    command = [sys.executable, "-m", "regrow.export.verify", str(packed), str(weights)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RegrowError(f"{packed} does not give the weights back: {done.stderr.strip()[-500:]}.")
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    write_atomic(path, (json.dumps(data, indent=1) + "\n").encode())

@@ -1,0 +1,41 @@
+"""One thread, a user's task in the current directory, and no second process where not needed."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from blobs_example import MODULE
+
+import regrow.bench.deliver
+
+_COUNTER = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the reading of packed files in a fresh process, which takes seconds."""
+    monkeypatch.setattr(regrow.bench.deliver, "_verify", lambda packed, weights: None)
+
+
+@pytest.fixture
+def blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a task in a module of the current directory."""
+    name = f"blobs_module_{next(_COUNTER)}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield f"{name}:task"
+    sys.modules.pop(name, None)
