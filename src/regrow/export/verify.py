@@ -23,4 +23,7 @@ def main(packed: Path, weights: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except RegrowError as refused:
+        sys.exit(str(refused))
