@@ -16,7 +16,7 @@ import json
 import time
 from pathlib import Path
 
-from tables import compared, replace
+from tables import compared, differences, replace
 
 from regrow.bench.config import configure
 from regrow.bench.run import run
@@ -81,7 +81,10 @@ def main() -> None:
         [r for r in records if abs(r["arms"]["one_way"]["sparsity"] - sparsity) < 1e-3]
         for sparsity in SPARSITIES
     ]
-    replace(ROOT / "docs" / "results.md", "digits", compared(groups, ("bidirectional", *CONTROLS)))
+    page = ROOT / "docs" / "results.md"
+    replace(page, "digits", compared(groups, ("bidirectional", *CONTROLS)))
+    others = ("gradual", "random_regrowth", "no_regrowth")
+    replace(page, "digits-differences", differences(groups, "bidirectional", others))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,19 @@ def compared(groups: Sequence[Sequence[Record]], arms: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def differences(groups: Sequence[Sequence[Record]], main: str, others: Sequence[str]) -> str:
+    """One arm minus each of the others, paired by seed, by target of the one-way control."""
+    lines = [
+        f"| {main} minus, in points (95 % interval) | " + " | ".join(others) + " |",
+        "|---" * (len(others) + 1) + "|",
+    ]
+    for group in groups:
+        target = group[0]["arms"]["one_way"]["sparsity"]
+        cells = [_difference(group, main, other) for other in others]
+        lines.append(f"| {100 * target:.0f} % | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def replace(page: Path, mark: str, block: str) -> None:
     """Put a block between `<!-- mark: begin -->` and `<!-- mark: end -->`."""
     begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
@@ -59,16 +72,18 @@ def _row(group: Sequence[Record], arm: str, *, compare: bool) -> str:
     mean = sum(values.values()) / len(values)
     spread = standard_deviation(list(values.values()))
     shown = f"{mean:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
-    difference = ""
-    if compare:
-        found = paired_difference(values, _accuracies(group, "one_way"))
-        difference = f"{found.mean:+.2f}"
-        if found.low is not None and found.high is not None:
-            difference += f" ({found.low:+.2f} to {found.high:+.2f})"
+    difference = _difference(group, arm, "one_way") if compare else ""
     first = group[0]["arms"][arm]
     return (
         f"| {arm} | {100 * first['sparsity']:.2f} % | {first['kept']:,} | {shown} | {difference} |"
     )
+
+
+def _difference(group: Sequence[Record], arm: str, other: str) -> str:
+    found = paired_difference(_accuracies(group, arm), _accuracies(group, other))
+    if found.low is None or found.high is None:
+        return f"{found.mean:+.2f}"
+    return f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
 
 
 def _accuracies(records: Sequence[Record], arm: str) -> dict[int, float]:
