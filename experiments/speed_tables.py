@@ -1,7 +1,7 @@
 """The speed and memory tables of docs/results.md, from the records of the benchmarks.
 
 python benchmarks/topk.py --numel 100000000 --repeats 3 --json benchmarks/records/topk.json
-python benchmarks/projection.py --threads 2 --json benchmarks/records/projection.json
+python benchmarks/projection.py --threads 2 --steps 31 --json benchmarks/records/projection.json
 python experiments/speed_tables.py
 """
 
