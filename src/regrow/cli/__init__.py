@@ -1,5 +1,23 @@
 """The `regrow` command."""
 
-from regrow.cli.main import main
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line, or say what is missing where only the library is installed."""
+    try:
+        from regrow.cli.app import main as run
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("regrow"):
+            raise
+        sys.stderr.write(
+            f"error: the command line needs {error.name!r}, which is not installed; install it "
+            "with: pip install 'regrow[cli]'\n"
+        )
+        sys.exit(2)
+    run()
+
 
 __all__ = ["main"]
