@@ -125,7 +125,7 @@ def _row(experiment: Experiment, level: Level | None, cell: Cell, role: str) -> 
             _spent([arm.epochs for arm in arms]),
             _spent([arm.steps for arm in arms]),
             (text.count(fmean(arm.seconds for arm in arms)), ""),
-            (text.count(fmean(arm.file_bytes for arm in arms)), ""),
+            (text.count(round(fmean(arm.file_bytes for arm in arms))), ""),
             (str(len(arms)), ""),
         ),
     )
