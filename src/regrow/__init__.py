@@ -8,7 +8,7 @@ from regrow.engine.attach import Pruning, attach
 from regrow.engine.plan import Plan, Program, Regrowth, Stage
 from regrow.engine.prepare import prepare
 from regrow.engine.prune import prune
-from regrow.export.packed import load, save
+from regrow.export.packed import load, load_masks, save
 from regrow.model.inspection import Inspection, inspect
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "attach",
     "inspect",
     "load",
+    "load_masks",
     "prepare",
     "prune",
     "recipes",

@@ -72,7 +72,11 @@ def _tampered(rank: int) -> str:
     pruning = regrow.attach(model, optimizer, program)
     if rank == 1:
         keep = pruning.masks["4.weight"]
-        pruning._at.masks = pruning.masks.replaced({"4.weight": keep.flip(0)})
+        kept = tuple(keep.nonzero()[0])
+        keep[kept] = False
+        pruning._at.masks = pruning.masks.replaced({"4.weight": keep})
+        with torch.no_grad():
+            model.get_submodule("4").weight[kept] = 0
     try:
         pruning.epoch_end()
     except regrow.RegrowError as error:

@@ -103,7 +103,7 @@ def test_all_other_fields_come_back() -> None:
         ("conv*", "fc"),
         0.25,
     )
-    plan = Plan(OneShot(0.5), regrowth=grow, include=("a*",), exclude=("ab", "ac"), floor=0)
+    plan = Plan(OneShot(0.5), regrowth=grow, include=("a*",), exclude=("ab", "ac"), floor=3)
     whole = Program((Stage(plan, IT(500), keep_reference=True), Stage(plan, EP(2))), 99)
     there_and_back(whole)
     assert whole.needs == {Need("weight"), Need("weight", "reference"), Need("damage")}
@@ -135,7 +135,7 @@ def test_other_text_is_refused(text: str) -> None:
         ({"schedule": {"name": "one_shot", "sparsity": 97}}, "For 97 % write 0.97"),
         ({"regrowth": {"rule": "random", "valu": "zero"}}, "'valu'. Did you mean 'value'"),
         ({"schedule": None}, "a schedule is a name, a table with a 'name' or a part; got None"),
-        ({"floor": -1}, "the floor of a layer is a count >= 0; got -1"),
+        ({"floor": -1}, "floor=-1 would let layers be emptied"),
     ],
 )
 def test_a_slip_in_a_file_is_named(change: dict[str, Any], message: str) -> None:

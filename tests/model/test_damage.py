@@ -233,9 +233,9 @@ def test_rounding_of_a_constant_map_is_not_taken_for_structure() -> None:
     assert found.abs().max() == 0
 
 
-class Pair(nn.Module):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"x": x}
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ class Pair(nn.Module):
         (digits_cnn(), [(2, 1, 8, 8)], ["conv4"], "unknown module 'conv4'.*'conv"),
         (digits_cnn(), [], ["conv1"], "no output of layer 'conv1'"),
         (nn.ModuleDict({"a": nn.ReLU()}), [(2, 1, 8, 8)], ["a"], "no output of layer 'a'"),
-        (nn.Sequential(Pair()), [(2, 1, 8, 8)], ["0"], r"'0' \(Pair\) gives tuple"),
+        (nn.Sequential(Named()), [(2, 1, 8, 8)], ["0"], r"'0' \(Named\) gives dict"),
         (nn.Sequential(nn.ReLU()), [(2, 1, 4, 8, 8)], ["0"], r"shape \(2, 1, 4, 8, 8\)"),
         (nn.Sequential(nn.Linear(3, 2)), [(3,)], ["0"], r"shape \(2,\)"),
         (

@@ -93,7 +93,7 @@ def test_a_reference_is_trained_first_and_kept() -> None:
     )
     assert targets(program) == [(0, 0.95), (10, 0.99), (20, 0.97)]
     assert [stage.keep_reference for stage in program.stages] == [True, False, False]
-    cuts = bidirectional(0.97, 0.99, (10, 10), reference=0.95, cuts=5)
+    cuts = bidirectional(0.97, 0.99, (10, 10), reference=0.95, value="reference", cuts=5)
     assert cuts.stages[1].plan.schedule.initial == 0.95  # type: ignore[union-attr]
 
 
@@ -207,7 +207,9 @@ def test_every_recipe_names_its_source(row: Any) -> None:
         (lambda: bidirectional(rounds=0), "the number of rounds, 0"),
         (lambda: bidirectional(epochs=(5, 5), cuts=6), "6 cuts do not fit 5 epochs"),
         (lambda: bidirectional(regrow="salience"), "Did you mean 'saliency'"),
-        (lambda: bidirectional(reference=0.995), "goes from sparsity 0.995 back to 0.99"),
+        (lambda: bidirectional(reference=0.9), "serve regrow or value 'reference'"),
+        (lambda: bidirectional(reference=0.98, value="reference"), "must be below sparsity=0.97"),
+        (lambda: bidirectional(epochs=30), "epochs=30 must be two numbers"),  # type: ignore[arg-type]
         (lambda: iterative(0.9, 3, 4), "4 cuts do not fit 3 epochs"),
         (lambda: iterative(0.9, 3, 0), "0 cuts do not fit"),
         (lambda: iterative(spacing="linear"), "got 'linear'"),  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 from regrow.core.errors import RegrowError
 
@@ -14,9 +15,9 @@ def check_sparsity(value: float, what: str = "sparsity") -> float:
     Raises:
         RegrowError: it is not; a percentage is recognised and the fraction suggested.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < 1:
         hint = ""
-        if isinstance(value, (int, float)) and 1 < value < 100:
+        if isinstance(value, Real) and 1 < value < 100:
             hint = f" For {value:g} % write {value / 100:g}."
         raise RegrowError(f"{what} is the fraction removed, in [0, 1); got {value!r}.{hint}")
     return float(value)

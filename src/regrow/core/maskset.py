@@ -63,6 +63,10 @@ class MaskSet(Mapping[str, Tensor]):
         """The complement of `masks[name]`, unpacked in one pass for projection."""
         return unpack_bits(self._packed[name].bitwise_not(), self._shapes[name])
 
+    def full(self, name: str) -> bool:
+        """Whether all entries of a weight are kept."""
+        return self._kept[name] == torch.Size(self._shapes[name]).numel()
+
     def replaced(self, keep: Mapping[str, Tensor]) -> MaskSet:
         """A new set with some masks replaced."""
         fresh = MaskSet(keep)

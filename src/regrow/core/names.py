@@ -6,10 +6,11 @@ import sys
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module that `torch.compile`, `DataParallel` or `DistributedDataParallel` wraps.
+    """The module that `torch.compile`, `DataParallel`, DDP or `AveragedModel` wraps.
 
     Wrappers prefix every state-dict name (`_orig_mod.`, `module.`); the module inside has the
     names of its own class. Wrappers are recognised by their type, so a submodule that a user
@@ -27,7 +28,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         dynamo = sys.modules.get("torch._dynamo.eval_frame")
         if dynamo is not None and isinstance(model, dynamo.OptimizedModule):
             model = model._orig_mod
-        elif isinstance(model, (DataParallel, DistributedDataParallel)):
+        elif isinstance(model, (DataParallel, DistributedDataParallel, AveragedModel)):
             model = model.module
         else:
             return model

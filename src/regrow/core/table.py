@@ -59,6 +59,8 @@ class Table(Generic[T]):
             RegrowError: it is none of these, the name or a keyword is unknown, or a value is
                 refused by the part.
         """
+        if isinstance(spec, type):
+            raise RegrowError(f"{spec.__name__} is a class; give a {self.kind}, {spec.__name__}().")
         if isinstance(spec, str):
             spec = {"name": spec}
         if spec is None or isinstance(spec, (int, float, list, tuple)):

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from regrow.core.budget import kept_count
 from regrow.core.errors import RegrowError
+from regrow.core.evidence import Need
 from regrow.core.maskset import MaskSet
 from regrow.core.names import unwrap
 from regrow.core.protocols import SignalSchedule, Update
 from regrow.core.step import START, Step
 from regrow.engine.event import decide, scope
-from regrow.engine.gather import Source, check_ranks, check_state, clone_state, gather
+from regrow.engine.gather import (
+    Source,
+    check_copies,
+    check_ranks,
+    check_state,
+    clone_state,
+    gather,
+)
 from regrow.engine.optimizer_state import check_owns, clear
 from regrow.engine.perform import perform, project
 from regrow.engine.plan import Program
 from regrow.engine.prepare import validate
-from regrow.engine.progress import Progress, capture, restore
-from regrow.model.collect import LossFn
-from regrow.model.inventory import Inventory, weights_of
+from regrow.engine.progress import Progress, capture, restore, start
+from regrow.model.collect import LossFn, evaluation
+from regrow.model.inventory import Inventory, check_finite, weights_of
 
 
 def attach(
@@ -36,6 +44,7 @@ def attach(
     batches: int | None = 64,
     evaluate: Callable[[nn.Module], float] | None = None,
     reference: Mapping[str, Tensor] | None = None,
+    masks: Mapping[str, Tensor] | None = None,
     resume: Mapping[str, Any] | None = None,
 ) -> Pruning:
     """Start a program on a model; call it after the optimiser has been built.
@@ -54,6 +63,8 @@ def attach(
         evaluate: `evaluate(model)`, the value of the signal that a patience schedule watches,
             measured right after each cut. Optional.
         reference: state dict of a less sparse network, for rules that ask for one.
+        masks: keep masks to start from, for a network that has been pruned already, such as
+            `load_masks` of its file; by default everything is kept.
         resume: the handle's `state_dict()` from a checkpoint; load the model's and optimiser's
             own first.
 
@@ -62,8 +73,14 @@ def attach(
 
     Raises:
         RegrowError: the program does not fit the model, evidence is asked for but `loss_fn`,
-            `data` or `reference` is missing, or `resume` is of another model or program.
+            `data` or `reference` is missing, `masks` or `resume` are of another model or program,
+            or another handle holds the optimiser.
     """
+    if optimizer in _HELD:
+        raise RegrowError(
+            "this optimiser is held by another pruning handle; call its finalize() or detach() "
+            "first."
+        )
     inner = unwrap(model)
     entries = validate(inner, program, has_reference=reference is not None)
     weights = weights_of(inner, entries)
@@ -71,15 +88,16 @@ def attach(
     check_owns(optimizer, {n: w for n, w in weights.items() if n in prunable})
     source = Source(loss_fn, data, batches)
     source.check(program.needs)
+    check_copies(program.needs, inner)
     if resume is not None:
         at = restore(resume, program, inner, weights)
         return Pruning(inner, optimizer, program, entries, source, evaluate, at)
-    everything = {n: torch.ones_like(w, dtype=torch.bool) for n, w in weights.items()}
-    at = Progress(MaskSet(everything))
+    at = Progress(start(weights, masks))
     if any(need.of == "dense" or need.kind == "damage" for need in program.needs):
         at.states["dense"] = clone_state(inner)
-    if reference is not None:
+    if reference is not None and any(need.of == "reference" for need in program.needs):
         check_state(inner, reference, "reference")
+        check_finite({entry.name: reference[entry.name] for entry in entries})
         at.states["reference"] = {n: t.detach().clone() for n, t in reference.items()}
     handle = Pruning(inner, optimizer, program, entries, source, evaluate, at)
     try:
@@ -88,6 +106,10 @@ def attach(
         handle.detach()
         raise
     return handle
+
+
+# Optimisers whose hook is set: two handles on one would undo each other's masks.
+_HELD: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
 
 
 class Pruning:
@@ -108,6 +130,7 @@ class Pruning:
         self._entries, self._weights = entries, weights_of(model, entries)
         self._source, self._evaluate, self._at = source, evaluate, at
         self._hook: Any = optimizer.register_step_post_hook(self._after_step)
+        _HELD.add(optimizer)
 
     @property
     def masks(self) -> MaskSet:
@@ -146,8 +169,11 @@ class Pruning:
                 schedules read them.
 
         Raises:
-            RegrowError: the schedule watches a signal that was not given.
+            RegrowError: the schedule watches a signal that was not given, or removed weights have
+                values again, since something else than the optimiser given to attach moves them.
         """
+        self._check_live()
+        self._retry()
         self._at.total["epoch"] += 1
         self._at.epoch += 1
         if self.done:
@@ -164,19 +190,22 @@ class Pruning:
         Raises:
             RegrowError: the model lacks a weight, or has it in another shape.
         """
-        inner = model.module if isinstance(model, AveragedModel) else model
-        project(weights_of(inner, self._entries), self.masks)
+        project(weights_of(model, self._entries), self.masks)
 
     def detach(self) -> None:
         """Let go of the optimiser; weights keep their zeros until the next step moves them."""
         self._hook.remove()
+        _HELD.discard(self._optimizer)
 
     def finalize(self) -> None:
         """Project once more and let go of the optimiser.
 
         Raises:
-            RegrowError: the program has not run to its end, so its sparsity was not reached.
+            RegrowError: the program has not run to its end, so its sparsity was not reached; or
+                removed weights have values again.
         """
+        self._check_live()
+        self._retry()
         if not self.done:
             passed = self._at.total
             raise RegrowError(
@@ -195,8 +224,25 @@ class Pruning:
         """
         return capture(self._at, self.program)
 
+    def _check_live(self) -> None:
+        live = weights_of(self._model, self._entries)
+        for name, weight in live.items():
+            moved = weight is not self._weights[name]
+            if moved or bool(weight.detach()[self.masks.removed(name).to(weight.device)].any()):
+                raise RegrowError(
+                    f"{name}: removed entries have values again, or the model has a new tensor in "
+                    "its place. Train with the optimiser that was given to attach and load weights "
+                    "before it; for a new optimiser or new weights, attach anew with masks=."
+                )
+
+    def _retry(self) -> None:
+        # An event that failed (memory, an interrupt in the user's loss) is still due.
+        if self._at.due is not None:
+            self._reach(self._at.due)
+
     def _after_step(self, *_: Any) -> None:
         project(self._weights, self.masks)
+        self._retry()
         self._at.total["iteration"] += 1
         self._at.iteration += 1
         if not self.done:
@@ -231,8 +277,12 @@ class Pruning:
                 f"{Step(passed, last.unit)} have passed; make the stage longer or the schedule "
                 "shorter."
             )
+        later = [stage.plan.needs for stage in self.program.stages[self._at.stage + 1 :]]
+        needs = frozenset[Need]().union(*later)
         if self.program.stages[self._at.stage].keep_reference:
             self._at.states["reference"] = clone_state(self._model)
+        wanted = {need.of for need in needs} | {"dense" for n in needs if n.kind == "damage"}
+        self._at.states = {w: state for w, state in self._at.states.items() if w in wanted}
         self._at.signal, self._at.best = {}, None
         if self._at.stage + 1 < len(self.program.stages):
             self._enter(self._at.stage + 1)
@@ -252,17 +302,20 @@ class Pruning:
             self._at.best = None
             schedule = self.program.stages[self._at.stage].plan.schedule
             if self._evaluate is not None and isinstance(schedule, SignalSchedule):
-                signal = {schedule.monitor: self._evaluate(self._model)}
+                with evaluation(self._model):
+                    signal = {schedule.monitor: self._evaluate(self._model)}
                 self._follow(schedule.after_cut(self._at.signal, signal))
         if update.done:
             self._leave()
 
     def _reach(self, density: float | None) -> None:
-        if density is None:
+        if density is None or density == self._at.density:
             return
         total = sum(self.masks.total.values())
         if kept_count(total, density) == sum(self.masks.kept.values()):
+            self._at.density, self._at.due = density, None
             return
+        self._at.due = density
         plan = self.program.stages[self._at.stage].plan
         growing = kept_count(total, density) > sum(self.masks.kept.values())
         parts = plan.regrowth if growing and plan.regrowth else plan
@@ -280,4 +333,5 @@ class Pruning:
         self.events.append(
             {"epoch": self._at.total["epoch"], "step": self._at.total["iteration"], **entry}
         )
+        self._at.density, self._at.due = density, None
         check_ranks(self.masks.checksum())

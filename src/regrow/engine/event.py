@@ -138,7 +138,8 @@ class _Event:
         for entry in self.chosen:
             values = grow.value.values(entry, self.evidence)
             if values is not None:
-                delta[entry.name] = values * (keep[entry.name] & ~alive[entry.name])
+                back = keep[entry.name] & ~alive[entry.name]
+                delta[entry.name] = torch.where(back, values, 0)
         return Decision(keep, delta or None)
 
     def scores(self, criterion: Criterion) -> dict[str, Tensor]:

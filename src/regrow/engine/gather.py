@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need, Which
 from regrow.model.collect import LossFn, gradients, take
-from regrow.model.damage import damage, layer_maps
+from regrow.model.damage import damage, maps_of
 from regrow.model.inventory import Inventory, weights_of
 
 _COLLECTED = {"gradient", "gradient_square"}
+_WHICH: tuple[Which, ...] = ("current", "dense", "reference")
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,16 @@ class Source:
         Raises:
             RegrowError: `loss_fn` or `data` is missing.
         """
-        asks = any(need.kind in _COLLECTED or need.kind == "damage" for need in needs)
-        if asks and (self.loss_fn is None or self.data is None):
+        if not (_runs(needs, "current") or _runs(needs, "dense") or _runs(needs, "reference")):
+            return
+        if self.loss_fn is None or self.data is None:
             raise RegrowError(
                 "scores by gradients or activations need a loss and batches: pass loss_fn and data."
+            )
+        if isinstance(self.data, Iterator):
+            raise RegrowError(
+                "`data` is an iterator, which serves one collection and is then used up; pass "
+                "what it iterates over, such as the loader or a list of batches."
             )
 
     @contextlib.contextmanager
@@ -75,19 +82,17 @@ def gather(
     """
     source.check(needs)
     networks: dict[Which, nn.Module] = {"current": model}
-    remembered: set[Which] = {need.of for need in needs}
-    if _damage(needs):
-        remembered.add("dense")
-    for which in sorted(remembered):
-        if which != "current":
-            networks[which] = _copy(model, states[which])
     tensors: dict[Need, dict[str, Tensor]] = {}
-    for which, network in networks.items():
-        weights = weights_of(network, entries)
+    for which in _WHICH:
         kinds = {need.kind for need in needs if need.of == which}
         if "weight" in kinds:
-            tensors[Need("weight", which)] = {n: w.detach() for n, w in weights.items()}
+            live = model.state_dict() if which == "current" else states[which]
+            tensors[Need("weight", which)] = {e.name: live[e.name].detach() for e in entries}
+        if which != "current" and _runs(needs, which):
+            networks[which] = _copy(model, states[which])
         if kinds & _COLLECTED:
+            network = networks[which]
+            weights = weights_of(network, entries)
             with source.open() as (loss_fn, batches):
                 mean, square = gradients(
                     network, weights, loss_fn, batches, square="gradient_square" in kinds
@@ -97,25 +102,55 @@ def gather(
             tensors[Need("gradient_square", which)] = square
     similarity = None
     if _damage(needs):
-        layers = [entry.layer for entry in entries]
-        maps = []
-        for network in (networks["dense"], networks["current"]):
-            with source.open() as (loss_fn, batches):
-                maps.append(layer_maps(network, batches, loss_fn, layers))
+        layers = {entry.name: _seen_layer(model, entry.layer) for entry in entries}
+        compared = (networks["dense"], networks["current"])
+        with source.open() as (loss_fn, batches):
+            maps = maps_of(compared, batches, loss_fn, dict.fromkeys(layers.values()))
         for found in maps:
             _average(list(found.values()))
         similar = damage(*maps)
-        similarity = {entry.name: similar[entry.layer] for entry in entries}
+        similarity = {name: similar[layer] for name, layer in layers.items()}
     return Evidence(tensors, similarity, key)
+
+
+def check_copies(needs: frozenset[Need], model: nn.Module) -> None:
+    """Refuse, before any training, a model of which no second one can be made when one is needed.
+
+    Raises:
+        RegrowError: copying fails.
+    """
+    if _runs(needs, "dense") or _runs(needs, "reference"):
+        _copy(model, model.state_dict())
 
 
 def _damage(needs: frozenset[Need]) -> bool:
     return any(need.kind == "damage" for need in needs)
 
 
+def _runs(needs: frozenset[Need], which: Which) -> bool:
+    """Whether a network has to be run, not only its weights read."""
+    if _damage(needs) and which != "reference":
+        return True
+    return any(need.kind in _COLLECTED and need.of == which for need in needs)
+
+
+def _seen_layer(model: nn.Module, layer: str) -> str:
+    # Attention applies its output projection itself: the projection's output is its own.
+    parent = layer.rpartition(".")[0]
+    owner = model.get_submodule(parent)
+    return parent if isinstance(owner, nn.MultiheadAttention) else layer
+
+
 def _copy(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    twin = copy.deepcopy(model)
+    try:
+        twin = copy.deepcopy(model)
+    except Exception as error:
+        raise RegrowError(
+            f"evidence of the dense network needs a copy of {type(model).__name__}, which cannot "
+            f"be made: {error}. Keep no activations or open handles in the module."
+        ) from error
     twin.load_state_dict(state)
+    twin.zero_grad(set_to_none=True)
     return twin
 
 

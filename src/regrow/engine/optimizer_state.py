@@ -60,7 +60,7 @@ def fresh_values(
     entrywise = _entrywise(optimizer, optimizer.state.get(weight) or {}, weight.shape, name)
     if not entrywise:
         return {}
-    fresh = _stepped(optimizer, weight, (1,))
+    fresh = _stepped(optimizer, weight, (1,) * max(weight.ndim, 1))
     starts = {key: fresh.get(key) for key in entrywise}
     return {k: float(v) if isinstance(v, Tensor) else 0.0 for k, v in starts.items()}
 
@@ -81,7 +81,7 @@ def clear(optimizer: torch.optim.Optimizer, weights: Iterable[nn.Parameter]) -> 
     for weight in weights:
         if not optimizer.state.get(weight):
             continue
-        first = _probe(optimizer, weight, (1,)).state
+        first = _probe(optimizer, weight, (1,) * max(weight.ndim, 1)).state
         initial = next(iter(first.values()), None)
         if initial is None:
             del optimizer.state[weight]
@@ -134,7 +134,7 @@ def _stepped(
         like = probe.param_groups[0]["params"][0]
         like.grad = torch.zeros_like(like)
         probe.step()
-    except (TypeError, AssertionError, RuntimeError) as error:
+    except Exception as error:
         raise RegrowError(
             f"the state of {type(optimizer).__name__} for a fresh weight cannot be worked out, "
             f"since a second one cannot be built from its defaults and stepped ({error}); give it "

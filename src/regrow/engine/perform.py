@@ -17,7 +17,8 @@ from regrow.engine.optimizer_state import fresh_values, reset_entries
 def project(weights: Mapping[str, nn.Parameter], masks: MaskSet) -> None:
     """Write true zeros over all removed entries."""
     for name, weight in weights.items():
-        weight.masked_fill_(masks.removed(name), 0)
+        if not masks.full(name):
+            weight.masked_fill_(masks.removed(name).to(weight.device), 0)
 
 
 @torch.no_grad()

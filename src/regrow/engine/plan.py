@@ -43,6 +43,11 @@ _TABLES: dict[str, Table[Any]] = {
 }
 
 
+def globs(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Globs of layers: several, or a single one as text."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 @dataclass(frozen=True)
 class Regrowth:
     """How removed weights return when the target density rises.
@@ -61,6 +66,9 @@ class Regrowth:
     allocation: Allocation = field(default_factory=Global)
     layers: tuple[str, ...] = ("*",)
     ssim_below: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", globs(self.layers))
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -81,7 +89,7 @@ class Plan:
         regrowth: how weights return when the target rises; None if it never does.
         include: globs of the layers that may be pruned.
         exclude: globs of the layers that stay whole; they count in the sparsity all the same.
-        floor: the least number of units that stay in a layer.
+        floor: the least number of units that stay in a layer, at least 1.
     """
 
     schedule: Schedule | SignalSchedule
@@ -95,8 +103,12 @@ class Plan:
     floor: int = 1
 
     def __post_init__(self) -> None:
-        if self.floor < 0:
-            raise RegrowError(f"the floor of a layer is a count >= 0; got {self.floor}.")
+        if self.floor < 1:
+            raise RegrowError(
+                f"floor={self.floor} would let layers be emptied; it is a count of at least 1."
+            )
+        object.__setattr__(self, "include", globs(self.include))
+        object.__setattr__(self, "exclude", globs(self.exclude))
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -133,6 +145,8 @@ class Program:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        object.__setattr__(self, "seed", int(self.seed))
         if not self.stages:
             raise RegrowError("a program needs at least one stage.")
         first = self.stages[0].plan
@@ -146,7 +160,7 @@ class Program:
                 first.exclude,
             ):
                 raise RegrowError(f"{where} has another pattern or scope than the first stage.")
-            for sparsity in _sparsities(plan.schedule):
+            for sparsity in sparsities(plan.schedule):
                 if sparsity < reached - 1e-9 and plan.regrowth is None:
                     raise RegrowError(
                         f"{where} goes from sparsity {reached:g} back to {sparsity:g} but has no "
@@ -223,7 +237,8 @@ def _check_length(stage: Stage, where: str) -> None:
         )
 
 
-def _sparsities(schedule: Schedule | SignalSchedule) -> Sequence[float]:
+def sparsities(schedule: Schedule | SignalSchedule) -> Sequence[float]:
+    """All targets of a schedule, in order."""
     listed: Sequence[float] | None = getattr(schedule, "sparsities", None)
     if listed is not None:
         return listed

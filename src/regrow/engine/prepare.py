@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from regrow.core.budget import kept_count
 from regrow.core.errors import RegrowError
 from regrow.core.names import unwrap
 from regrow.engine.event import feasible, scope
-from regrow.engine.plan import Program
+from regrow.engine.plan import Plan, Program, sparsities
 from regrow.model.collect import evaluation
 from regrow.model.inventory import Inventory, check_finite, inventory, weights_of
 
@@ -54,16 +55,38 @@ def validate(model: nn.Module, program: Program, *, has_reference: bool) -> Inve
     """
     entries = inventory(model)
     check_finite(weights_of(model, entries))
+    reached = 0.0
     for stage in program.stages:
         plan = stage.plan
-        scope(plan, entries)
-        feasible(plan, entries, 1.0 - plan.schedule.sparsity)
-        if plan.regrowth is not None:
-            entries.matching(plan.regrowth.layers)
+        chosen = {entry.name for entry in scope(plan, entries)}
+        for sparsity in sparsities(plan.schedule):
+            if sparsity > 0:
+                feasible(plan, entries, 1.0 - sparsity)
+            if sparsity < reached and plan.regrowth is not None:
+                room = entries.matching(plan.regrowth.layers) & chosen
+                _check_room(plan, entries, room, reached, sparsity)
+            reached = sparsity
         if any(need.of == "reference" for need in plan.needs) and not has_reference:
             raise RegrowError(
-                "the regrowth asks for a reference network: pass attach(reference=state_dict), or "
-                "mark an earlier stage with keep_reference."
+                "the regrowth asks for a reference network: give the recipe a reference sparsity "
+                "(reference=0.9), mark an earlier stage with keep_reference, or pass "
+                "attach(reference=state_dict)."
             )
         has_reference = has_reference or stage.keep_reference
     return entries
+
+
+def _check_room(
+    plan: Plan, entries: Inventory, candidates: frozenset[str], before: float, after: float
+) -> None:
+    room = sum(
+        plan.pattern.capacity(e.shape) * plan.pattern.size(e.shape)
+        for e in entries
+        if e.name in candidates
+    )
+    returning = kept_count(entries.total, 1 - after) - kept_count(entries.total, 1 - before)
+    if returning > room:
+        raise RegrowError(
+            f"{returning} weights should return when the sparsity falls from {before:g} to "
+            f"{after:g}, but the candidate layers hold only {room}; name more of them."
+        )

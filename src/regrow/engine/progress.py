@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from regrow.core.errors import RegrowError
@@ -27,6 +28,8 @@ class Progress:
         epoch, iteration: passed in this stage.
         total: passed in all, by unit.
         done: the program has ended.
+        density: the last target reached; None before the first.
+        due: a target whose event failed and is tried again.
         signal: state of a signal-driven schedule.
         best: the best weights since its last cut.
         events: the log of mask events.
@@ -39,9 +42,29 @@ class Progress:
     iteration: int = 0
     total: dict[str, int] = field(default_factory=lambda: {"epoch": 0, "iteration": 0})
     done: bool = False
+    density: float | None = None
+    due: float | None = None
     signal: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Tensor] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
+
+
+def start(weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor] | None) -> MaskSet:
+    """The masks to begin with: the given ones, or everything kept.
+
+    Raises:
+        RegrowError: a mask is missing or of another shape, or a removed entry has a value.
+    """
+    if masks is None:
+        return MaskSet({n: torch.ones_like(w, dtype=torch.bool) for n, w in weights.items()})
+    for name, weight in weights.items():
+        if name not in masks or masks[name].shape != weight.shape:
+            raise RegrowError(f"the masks are of another model: {name} has none of its shape.")
+        if bool(weight.detach()[~masks[name].to(weight.device)].any()):
+            raise RegrowError(
+                f"{name} has values where the masks removed them; load the pruned weights first."
+            )
+    return MaskSet({name: masks[name].to(weight.device) for name, weight in weights.items()})
 
 
 def capture(at: Progress, program: Program) -> dict[str, Any]:
@@ -77,14 +100,20 @@ def restore(
             f"this pruning state has format {saved.get('format')!r}, this regrow reads {FORMAT}; "
             "resume with the version that wrote it."
         )
-    if saved["program"] != program.to_json():
+    if saved.get("program") != program.to_json():
         raise RegrowError(
             "the checkpoint was written by another program (recipe, parameters or seed differ); "
             "build the same program, or start anew without resume."
         )
-    plain = dict(saved["progress"])
+    plain = dict(saved.get("progress", {}))
+    names = {f.name for f in fields(Progress)}
+    if plain.keys() != names or not 0 <= plain["stage"] < len(program.stages):
+        raise RegrowError(
+            "this pruning state is incomplete or was altered: it lacks or adds "
+            f"{sorted(plain.keys() ^ names) or 'nothing, but its stage is unknown'}."
+        )
     masks = MaskSet.from_state(plain.pop("masks"), weights)
-    if masks.checksum() != saved["checksum"]:
+    if masks.checksum() != saved.get("checksum"):
         raise RegrowError("the checkpoint's masks do not match their checksum; it was altered.")
     for name, weight in weights.items():
         if bool(weight.detach()[masks.removed(name)].any()):

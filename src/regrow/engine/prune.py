@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from regrow.core.budget import kept_count
 from regrow.core.errors import RegrowError
 from regrow.core.maskset import MaskSet
 from regrow.core.names import unwrap
@@ -79,10 +80,21 @@ def prune(
         exclude=exclude,
         floor=floor,
     )
+    if any(need.kind == "damage" for need in plan.needs):
+        raise RegrowError(
+            "this allocation goes by the damage of an earlier cut, and a single cut has none; "
+            "choose another, such as 'global' or 'erk'."
+        )
     feasible(plan, entries, 1 - sparsity)
     weights = weights_of(model, entries)
     check_finite(weights)
     masks = MaskSet({name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()})
+    present = sum(int((w.detach() != 0).sum()) for w in weights.values())
+    if present < kept_count(entries.total, 1 - sparsity):
+        raise RegrowError(
+            f"sparsity {sparsity:g} was asked for, but the model is at "
+            f"{1 - present / entries.total:.4f} already; ask for more, or grow back with attach."
+        )
     evidence = gather(
         plan.criterion.needs | plan.allocation.needs,
         unwrap(model),

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.files import require_space, write_atomic
+from regrow.core.maskset import MaskSet
 from regrow.core.names import unwrap
 from regrow.export.container import Contents, encode, read
 from regrow.export.sections import DTYPES, Section
@@ -169,6 +170,22 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
             raise RegrowError(f"{where} does not fit the model: {error}") from error
         raise
     return model
+
+
+def load_masks(path: str | os.PathLike[str]) -> MaskSet:
+    """The keep masks of a packed file's convolution and linear weights, for `attach(masks=...)`.
+
+    Raises:
+        RegrowError: the file is damaged, or `save` did not write it.
+    """
+    packed = unpack(path)
+    counts = packed.metadata.get("inspection")
+    layers = counts.get("layers") if isinstance(counts, dict) else None
+    if not isinstance(layers, list):
+        raise RegrowError(f"{os.fspath(path)} does not tell its weights; write it with save.")
+    names = [str(layer["name"]) for layer in layers]
+    dense = {name: torch.ones_like(packed.state[name], dtype=torch.bool) for name in names}
+    return MaskSet({name: packed.keep.get(name, whole) for name, whole in dense.items()})
 
 
 def _chunks(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,17 +30,28 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 
 
 def take(data: Iterable[Any], batches: int | None) -> Generator[Any, None, None]:
-    """The first batches of the user's data (None: all), global random streams left untouched.
+    """The first batches of the user's data (None: all), random streams left as they were.
+
+    Those of PyTorch, NumPy and `random`, and the loader's own generator, so that collecting does
+    not change what training sees next.
 
     Raises:
         RegrowError: there is not a single batch.
     """
     seen = 0
-    # A shuffling loader draws from the global stream; collecting must not change training.
-    with torch.random.fork_rng():
-        for batch in islice(iter(data), batches):
-            seen += 1
-            yield batch
+    own = getattr(data, "generator", None)
+    drawn = own.get_state() if isinstance(own, torch.Generator) else None
+    plain, legacy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            for batch in islice(iter(data), batches):
+                seen += 1
+                yield batch
+    finally:
+        random.setstate(plain)
+        np.random.set_state(legacy)
+        if isinstance(own, torch.Generator) and drawn is not None:
+            own.set_state(drawn)
     if not seen:
         raise RegrowError("`data` gave no batch, so no evidence can be collected; pass a loader.")
 
@@ -80,6 +93,11 @@ def gradients(
                 loss = loss_fn(model, batch)
                 _check_loss(loss)
                 grads = torch.autograd.grad(loss, [weights[n] for n in names], allow_unused=True)
+                if all(grad is None for grad in grads):
+                    raise RegrowError(
+                        "the loss does not depend on the weights of the model that loss_fn is "
+                        "given; use its first argument, not a model from outside."
+                    )
                 for name, grad in zip(names, grads, strict=True):
                     if grad is not None:
                         mean[name] += grad

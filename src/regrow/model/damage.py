@@ -11,6 +11,7 @@ convolutions are rows of one line and are compared by cosine too.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -100,37 +101,52 @@ def layer_maps(
         RegrowError: an unknown name, no batch, a layer that never ran, whose output is not such a
             tensor, changes its size or is not finite.
     """
-    model = unwrap(model)
-    modules = dict(model.named_modules())
-    for name in names:
-        if name not in modules:
-            raise unknown("module", name, modules)
-    sums: dict[str, Tensor] = {}
+    return maps_of((model,), batches, forward, names)[0]
 
-    def collect(name: str) -> Hook:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            maps = _normalised(name, module, output)
-            known = sums.setdefault(name, torch.zeros(maps.shape[1:], dtype=torch.float64))
-            if known.shape != maps.shape[1:]:
-                raise RegrowError(
-                    f"maps of layer {name!r} differ in size, {tuple(known.shape)} and then "
-                    f"{tuple(maps.shape[1:])}; give batches of one size, or leave the layer out."
-                )
-            known += maps.sum(0)
 
-        return hook
-
-    with observed(model, {modules[name]: collect(name) for name in names}):
+def maps_of(
+    models: Sequence[nn.Module],
+    batches: Iterable[Any],
+    forward: Callable[[nn.Module, Any], Any],
+    names: Iterable[str],
+) -> list[dict[str, Tensor]]:
+    """`layer_maps` of several networks of one class, each batch seen by all of them in turn."""
+    networks, names = [unwrap(model) for model in models], tuple(names)
+    found: list[dict[str, Tensor]] = [{} for _ in networks]
+    with contextlib.ExitStack() as stack:
+        for network, sums in zip(networks, found, strict=True):
+            modules = dict(network.named_modules())
+            for name in names:
+                if name not in modules:
+                    raise unknown("module", name, modules)
+            hooks = {modules[name]: _collector(name, sums) for name in names}
+            stack.enter_context(observed(network, hooks))
         for batch in batches:
-            forward(model, batch)
-    silent = [name for name in names if name not in sums]
-    if silent:
-        raise RegrowError(
-            f"no output of layer {silent[0]!r} was seen: either there were no batches, or "
-            "`forward` does not run it; leave the layer out of `names`."
-        )
+            for network in networks:
+                forward(network, batch)
+    for sums in found:
+        silent = [name for name in names if name not in sums]
+        if silent:
+            raise RegrowError(
+                f"no output of layer {silent[0]!r} was seen: either there were no batches, or "
+                "`forward` does not run it; leave the layer out of `names`."
+            )
     # Scaling to [0, 1] makes no difference between the sum of all maps and their mean.
-    return {name: _min_max(sums[name]) for name in names}
+    return [{name: _min_max(sums[name]) for name in names} for sums in found]
+
+
+def _collector(name: str, sums: dict[str, Tensor]) -> Hook:
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        maps = _normalised(name, module, output)
+        known = sums.setdefault(name, torch.zeros(maps.shape[1:], dtype=torch.float64))
+        if known.shape != maps.shape[1:]:
+            raise RegrowError(
+                f"maps of layer {name!r} differ in size, {tuple(known.shape)} and then "
+                f"{tuple(maps.shape[1:])}; give batches of one size, or leave the layer out."
+            )
+        known += maps.sum(0)
+
+    return hook
 
 
 def damage(dense: Mapping[str, Tensor], sparse: Mapping[str, Tensor]) -> dict[str, float]:
@@ -165,6 +181,8 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 
 def _normalised(name: str, module: nn.Module, output: Any) -> Tensor:
     """Each sample's map (B, H, W) with unit L1 norm, float64 on the CPU."""
+    if isinstance(output, tuple) and output:  # attention gives its weights beside its output
+        output = output[0]
     if isinstance(module, nn.Linear) and output.ndim > 1:
         # (B, ..., features): the features take the place of pixels, the rest that of channels.
         rest = math.prod(output.shape[1:-1])

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from regrow.core.budget import check_sparsity
 from regrow.core.errors import RegrowError
 from regrow.core.step import Step
-from regrow.engine.plan import Program, Regrowth, Stage
+from regrow.engine.plan import Program, Regrowth, Stage, globs
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.schedule.geometric import Geometric
@@ -71,20 +71,25 @@ def bidirectional(
             f"overshoot={overshoot} must be above sparsity={sparsity}: the cut goes further than "
             "the target, and regrowth comes back to it."
         )
-    if len(epochs) != 2 or rounds < 1 or min(epochs) < rounds:
+    if isinstance(epochs, int) or len(epochs) != 2 or rounds < 1 or min(epochs) < rounds:
         raise RegrowError(
-            f"epochs={tuple(epochs)} must be two numbers (after the cut, after regrowth), each at "
+            f"epochs={epochs} must be two numbers (after the cut, after regrowth), each at "
             f"least the number of rounds, {rounds}."
         )
     grow = Regrowth(
         RULES.build(regrow),
         VALUES.build(value),
         ALLOCATIONS.build(layers),
-        tuple(candidates),
+        globs(candidates),
         ssim_below,
     )
     stages = []
     if reference is not None:
+        if not any(need.of == "reference" for need in grow.needs) or reference >= sparsity:
+            raise RegrowError(
+                f"reference={reference} must be below sparsity={sparsity} and serve regrow or "
+                "value 'reference'; leave it out otherwise."
+            )
         first = plan(OneShot(reference), cut)
         stages.append(Stage(first, Step.epochs(epochs[0]), keep_reference=True))
     downs, ups = _shares(epochs[0], rounds), _shares(epochs[1], rounds)

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Program, Regrowth, Stage
+from regrow.engine.plan import Plan, Program, Regrowth, Stage, globs
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS
@@ -50,8 +50,8 @@ def plan(schedule: Any, cut: Cut, regrowth: Regrowth | None = None) -> Plan:
         ALLOCATIONS.build(how["allocation"]),
         PATTERNS.build(how["pattern"]),
         regrowth=regrowth,
-        include=tuple(how["include"]),
-        exclude=tuple(how["exclude"]),
+        include=globs(how["include"]),
+        exclude=globs(how["exclude"]),
         floor=how["floor"],
     )
 

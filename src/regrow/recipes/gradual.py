@@ -16,7 +16,7 @@ def gradual(
     *,
     start: int = 0,
     end: int | None = None,
-    every: str | int = "1ep",
+    every: int | str = 1,
     seed: int = 0,
     **cut: Unpack[Cut],
 ) -> Program:
@@ -26,7 +26,7 @@ def gradual(
         sparsity: the fraction removed at the end.
         epochs: training in all.
         start, end: the ramp's window in epochs; by default it ends at three quarters.
-        every: the interval of events, in epochs ("1ep").
+        every: the interval of events, in epochs (5 or "5ep").
         seed: of random parts.
         cut: see `Cut`; the criterion of the published method is "magnitude".
 

@@ -21,7 +21,7 @@ class Explicit:
     """The sparsities given layer by layer.
 
     Where the schedule's target is the sparsity that they make up, each layer gets its own to the
-    unit; on the way there, densities are scaled by one factor.
+    unit; on the way there, densities are scaled by one factor. A sparser target is refused.
 
     Attributes:
         sparsities: pairs of a glob (layer or weight name) and a sparsity, or a mapping; the
@@ -84,5 +84,12 @@ class Explicit:
         evidence: Evidence,
     ) -> dict[str, int]:
         kept = self.kept(weights)
-        shares = {w.name: kept[w.name] * pooled[w.name].numel() / prod(w.shape) for w in weights}
-        return apportion(shares, budget)
+        units = {w.name: kept[w.name] * pooled[w.name].numel() / prod(w.shape) for w in weights}
+        if budget.total < sum(units.values()) - len(weights):
+            total = sum(pooled[w.name].numel() for w in weights)
+            raise RegrowError(
+                "the sparsities given by layer make up "
+                f"{1 - sum(units.values()) / total:.6f}, less than the "
+                f"{1 - budget.total / total:.6f} asked for in all; make the two agree."
+            )
+        return apportion(units, budget)
