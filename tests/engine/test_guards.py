@@ -95,8 +95,8 @@ def test_masks_of_a_file_are_where_a_program_can_start(tmp_path: Any) -> None:
     grown.epoch_end()
     assert grown.sparsity == pytest.approx(0.5, abs=0.01)
     assert all(bool((grown.masks[name] >= masks[name]).all()) for name in masks)
+    other = network(seed=2)
     with pytest.raises(regrow.RegrowError, match="values where the masks removed them"):
-        other = network(seed=2)
         regrow.attach(other, sgd(other), program, loss_fn=loss_fn, data=data, masks=masks)
 
 

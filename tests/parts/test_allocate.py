@@ -42,6 +42,13 @@ def spares(entries: tuple[Entry, ...], budget: Budget) -> bool:
     return sum(least.values()) <= budget.total
 
 
+def implied(entries: tuple[Entry, ...]) -> int:
+    """Weights that the explicit sparsities keep in all."""
+    explicit = build("explicit")
+    assert isinstance(explicit, Explicit)
+    return sum(explicit.kept(entries).values())
+
+
 @settings(max_examples=60, deadline=None)
 @given(problems())
 def test_every_allocation_sums_exactly_and_stays_in_bounds(problem) -> None:  # type: ignore[no-untyped-def]
@@ -49,6 +56,10 @@ def test_every_allocation_sums_exactly_and_stays_in_bounds(problem) -> None:  # 
     for row in ALLOCATIONS:
         if row.name == "uniform_plus" and not spares(entries, budget):
             with pytest.raises(RegrowError, match="uniform_plus"):
+                build(row.name).counts(entries, budget, scores, evidence)
+            continue
+        if row.name == "explicit" and budget.total < implied(entries) - len(entries):
+            with pytest.raises(RegrowError, match="make the two agree"):
                 build(row.name).counts(entries, budget, scores, evidence)
             continue
         counts = build(row.name).counts(entries, budget, scores, evidence)
