@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from report_runs import TOTAL, Page, fake_run, report
+from matplotlib.figure import Figure
+from report_runs import TOTAL, Page, fake_event, fake_run, report
 from scipy import stats
 
-from regrow.bench.report import find_runs, write_report
+from regrow.bench.report import find_runs, plots, write_report
+from regrow.bench.report.svg import arm_colour, marker
+from regrow.bench.statistics import student_interval
 from regrow.core.errors import RegrowError
 
 
@@ -80,8 +83,13 @@ def test_table_of_arms_is_computed_from_the_records(five: tuple[list[Path], Path
     assert main["Test accuracy"] == f"{100 * np.mean(MAIN):.2f} %{spread}"
     assert main["Validation accuracy"] == f"{100 * np.mean(MAIN) + 1:.2f} %{spread}"
     assert main["Weights kept"] == "56 of 1,864"
-    assert main["Epochs"] == "11 3 dense + 8 fine tune"
-    assert main["Steps"] == "132 36 dense + 96 fine tune"
+    assert main["Epochs"] == "11"
+    assert main["Steps"] == "132"
+    assert "Epochs of every sparse arm: 3 dense + 8 fine tune." in five[2].text
+    assert "Steps of every sparse arm: 36 dense + 96 fine tune." in five[2].text
+    assert "Means over seeds" in five[2].text
+    assert "paired by seed and computed before rounding" in five[2].text
+    assert head.index("Test accuracy") < head.index("Weights kept")
     assert main["Seconds"] == "14.5"
     assert main["File bytes"] == "456"
     column = next(name for name in head if "interval" in name)
@@ -173,6 +181,9 @@ def test_the_other_verdicts(tmp_path: Path, main: list[float], headline: str, wo
     assert page.headline.startswith(headline)
     assert words in page.text
     assert " ".join(difference(main, control)) in " ".join(page.tables[0][2])
+    # Only the second interval includes zero, and it is 3.2 points wide.
+    wide = "no difference found; the interval is wide: undecided rather than equal."
+    assert (wide in page.text) == headline.startswith("No difference")
 
 
 def test_one_seed_is_a_look_and_needs_no_history(tmp_path: Path) -> None:
@@ -183,6 +194,8 @@ def test_one_seed_is_a_look_and_needs_no_history(tmp_path: Path) -> None:
     )
     assert "One seed: no interval, so this is a look, not a claim." in page.text
     assert "paired Student interval" not in page.text
+    assert "One seed. Sparsity counts" in page.text
+    assert "Means over seeds" not in page.text
     assert "±" not in " ".join(" ".join(row) for row in page.tables[0])
     assert "Where the weights went" not in page.text
     assert "Over the epochs" not in page.text
@@ -206,6 +219,12 @@ def test_unequal_steps_and_other_arms_are_said(tmp_path: Path) -> None:
     page = report([run], tmp_path / "report.html")
     assert "Total steps are not equal: Bidirectional had 132, the control 99" in page.text
     assert "Total epochs are not equal: Gradual had 23, the control 11" in page.text
+    table = page.tables[0]
+    epochs = table[0].index("Epochs")
+    assert [row[epochs] for row in table[2:]] == [
+        *["11 3 dense + 8 fine tune"] * 2,
+        "23 3 dense + 20 gradual",
+    ]
 
 
 def test_several_sparsities_are_all_in_the_verdict(tmp_path: Path) -> None:
@@ -224,7 +243,11 @@ def test_several_sparsities_are_all_in_the_verdict(tmp_path: Path) -> None:
     mean, bounds = difference([0.96, 0.961, 0.96], [0.94] * 3)
     assert f"At 98.98 % sparsity: 96.03 % against 94.00 %, {mean} ({bounds}, 3 seeds)." in page.text
     assert "2 sparsities were compared; the intervals are not widened for that." in page.text
-    assert [row[1] for row in page.tables[0][1:]] == ["0 %"] + ["90.02 %"] * 3 + ["98.98 %"] * 3
+    rows = [row[1] if len(row) > 1 else row[0] for row in page.tables[0][1:]]
+    assert rows == [
+        *("0 %", "Recipe at 90.02 % sparsity", *["90.02 %"] * 3),
+        *("Recipe at 98.98 % sparsity", *["98.98 %"] * 3),
+    ]
 
 
 def test_another_recipe_is_the_main_arm(tmp_path: Path) -> None:
@@ -288,7 +311,9 @@ def test_other_schemas_are_refused(tmp_path: Path, file: str, text: str, words: 
 
 def test_bad_runs_are_refused(tmp_path: Path) -> None:
     run, out = fake_run(tmp_path), tmp_path / "report.html"
-    twin = fake_run(tmp_path / "twin")
+    twin = fake_run(
+        tmp_path / "twin", accuracies={"dense": 0.98, "bidirectional": 0.951, "one_way": 0.94}
+    )
     odd = fake_run(tmp_path / "odd", recipe="gradual", accuracies={"dense": 0.9, "one_way": 0.8})
     short = fake_run(tmp_path / "short")
     record = json.loads((short / "record.json").read_text(encoding="utf-8"))
@@ -323,3 +348,190 @@ def test_bad_histories_are_refused(tmp_path: Path, spoil: Any, words: str) -> No
     (run / "history.json").write_text(json.dumps(history), encoding="utf-8")
     with pytest.raises(RegrowError, match=words):
         report([run], tmp_path / "report.html")
+
+
+def run_pair(root: Path, seed: int, **fields: Any) -> Path:
+    """A run of one of the two sets of parameters in the test below."""
+    gain = 0.01 + seed / 1000 + (0.02 if fields["parameters"]["rounds"] == 3 else 0.0)
+    accuracies = {"dense": 0.98, "bidirectional": 0.94 + gain, "one_way": 0.94}
+    return fake_run(
+        root / str(fields["parameters"]["rounds"]), seed, accuracies=accuracies, **fields
+    )
+
+
+def test_other_parameters_are_another_section(tmp_path: Path) -> None:
+    training = {"lr": 0.1, "batch": 64}
+    for seed in range(2):
+        for rounds in (1, 3):
+            # Sparsity, overshoot and seed are the level and the repetition, not the method.
+            parameters = {"rounds": rounds, "sparsity": 0.97, "overshoot": seed, "seed": seed}
+            run_pair(tmp_path / "runs", seed, parameters=parameters, training=training)
+    page = report(find_runs(tmp_path / "runs"), tmp_path / "report.html")
+    assert page.tags.count("h2") == 2
+    assert "digits · digits_cnn · bidirectional · rounds 1 · 2 seeds" in page.text
+    assert "digits · digits_cnn · bidirectional · rounds 3 · 2 seeds" in page.text
+    assert "by 1.05 percentage points" in page.headline
+    assert "3.05 percentage points" in page.headline
+    assert "overshoot" not in page.text
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_other_training_is_another_section(tmp_path: Path) -> None:
+    shared = {"parameters": {"lr": 1}}
+    runs = [
+        fake_run(tmp_path / "a", training={"lr": 0.1}, **shared),
+        fake_run(tmp_path / "b", training={"lr": 0.2}, **shared),
+        fake_run(tmp_path / "old"),
+    ]
+    page = report(runs, tmp_path / "report.html")
+    titles = re.findall(r"bidirectional · (.*?) · 1 seed", page.text)
+    assert titles == [
+        "parameters lr 1, training lr 0.1",
+        "parameters lr 1, training lr 0.2",
+        "parameters lr not recorded, training lr not recorded",
+    ]
+
+
+def test_equal_records_of_a_seed_count_once(tmp_path: Path) -> None:
+    first, other = fake_run(tmp_path / "a"), fake_run(tmp_path / "c", 1)
+    environment = {"regrow": "0.1.0", "threads": 2, "date": "2031-01-01"}
+    later = {"bidirectional": {"seconds": 99}}
+    twin = fake_run(tmp_path / "b", change=later, environment=environment, command="again")
+    page = report([twin, first, other], tmp_path / "report.html")
+    assert "Seed 0 at 97 % sparsity was given more than once with equal records" in page.text
+    assert "bidirectional · 2 seeds" in page.text
+    assert len([ref for ref in page.references if ref.endswith("record.json")]) == 2
+    assert "counts once" not in report([first, other], tmp_path / "report.html").text
+
+
+def edit_history(run: Path, arm: str, edit: Callable[[dict[str, Any]], object]) -> Path:
+    history = json.loads((run / "history.json").read_text(encoding="utf-8"))
+    edit(history["arms"][arm])
+    (run / "history.json").write_text(json.dumps(history), encoding="utf-8")
+    return run
+
+
+def test_the_last_regrowth_of_several_rounds_is_told(tmp_path: Path) -> None:
+    def rounds(arm: dict[str, Any]) -> None:
+        whole, low, end = [72, 1152, 640], [7, 7, 14], [14, 14, 28]
+        between = [7, 10, 11]
+        arm["events"] = [
+            fake_event(0, "prune", whole, low),
+            fake_event(2, "regrow", low, end),
+            fake_event(4, "prune", end, between),
+            fake_event(6, "regrow", between, end),
+        ]
+
+    run = edit_history(fake_run(tmp_path), "bidirectional", rounds)
+    page = report([run], tmp_path / "report.html")
+    table = next(table for table in page.tables if table[0][0] == "Layer")
+    cut = table[0].index("After the cut")
+    assert [row[cut] for row in table[1:]] == ["7", "10", "11"]
+    shares = [f"{share} % regrown" for share in (50, 29, 61)]
+    assert [page.text.count(share) for share in shares] == [2, 2, 2]
+
+
+def test_without_regrowth_layers_show_what_they_kept(tmp_path: Path) -> None:
+    page = report([fake_run(tmp_path, recipe="gradual")], tmp_path / "report.html")
+    assert "What each layer kept" in page.text
+    assert "Gradual held 56 connections at the end" in page.text
+    for words in ("Where the weights went", "% regrown", "arrow", "grew back", "Grown back"):
+        assert words not in page.text
+
+
+def test_totals_are_those_of_the_events(tmp_path: Path) -> None:
+    def excluded(arm: dict[str, Any]) -> None:
+        for event in arm["events"]:
+            event["kept"] += 100
+            event["total"] += 100
+
+    run = edit_history(fake_run(tmp_path), "bidirectional", excluded)
+    page = report([run], tmp_path / "report.html")
+    assert "held 128 connections at its lowest point and 156 at the end" in page.text
+
+
+def test_a_file_that_is_hardly_smaller_is_not_called_smaller(tmp_path: Path) -> None:
+    change = {"dense": {"file_bytes": 7700}, "one_way": {"file_bytes": 7300}}
+    page = report([fake_run(tmp_path, change=change)], tmp_path / "report.html")
+    assert page.text.count("7.7 kB") == 2
+    assert page.text.count("7.3 kB") == 2
+    # Of the three files only the recipe's is: in the verdict and both drawings.
+    assert re.findall(r"(\S+) times smaller", page.text) == ["16.7"] * 3
+
+
+def test_an_arm_sparser_at_every_level_is_noted_once(tmp_path: Path) -> None:
+    accuracies = {"dense": 0.98, "bidirectional": 0.95, "one_way": 0.94, "no_regrowth": 0.9}
+    for kept, left in ((186, 93), (19, 6)):
+        change = {"no_regrowth": {"kept": left, "sparsity": 1 - left / TOTAL}}
+        fake_run(tmp_path / "runs", kept=kept, accuracies=accuracies, change=change)
+    page = report(find_runs(tmp_path / "runs"), tmp_path / "report.html")
+    assert page.text.count("Sparsities are not equal") == 1
+    assert (
+        "Sparsities are not equal: No regrowth at 95.01 % and 99.68 %, the control at 90.02 % "
+        "and 98.98 %." in page.text
+    )
+
+
+def test_rows_of_differences_carry_their_numbers(five: tuple[list[Path], Path, Page]) -> None:
+    mean, bounds = difference(MAIN, CONTROL)
+    assert five[2].text.count(f"Bidirectional, 97 %:  {mean} ({bounds})") == 2
+
+
+def test_lines_are_the_legend_over_the_epochs(five: tuple[list[Path], Path, Page]) -> None:
+    html = five[1].read_text(encoding="utf-8")
+    legends = re.findall(r'<ul class="legend">.*?</ul>', html, flags=re.DOTALL)
+    kinds = [re.findall(r'class="(patch|line|dashed|mark)"', legend) for legend in legends]
+    assert kinds[0] == ["mark"] * 3 + ["dashed"]
+    assert kinds[2] == ["dashed"] + ["line"] * 3
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that charts paint, before they are turned into SVG."""
+    drawn: list[Figure] = []
+
+    def look(paint: Callable[[Any], None], width: int, height: int, label: str) -> str:
+        figure = Figure(figsize=(width / 72, height / 72))
+        paint(figure)
+        drawn.append(figure)
+        return ""
+
+    monkeypatch.setattr(plots, "draw", look)
+    return drawn
+
+
+def test_bands_and_dotted_lines_are_few(drawn: list[Figure]) -> None:
+    events = {0: 0, 1: 2, 2: 1, 3: 7}
+    courses = [
+        plots.Course(
+            slot=slot,
+            sparsity=((0.0, 0.0), (1.0, 0.5), (2.0, 0.9)),
+            accuracy=((1.0, 90.0, 89.0, 91.0), (2.0, 92.0, 91.0, 93.0)),
+            events=tuple((float(i), 0.5, "prune") for i in range(count)),
+        )
+        for slot, count in events.items()
+    ]
+    plots.course_chart(courses, 920, "label")
+    upper, lower = drawn[0].axes
+    assert len(lower.collections) == 2
+    assert len(lower.lines) == len(courses) + 3
+    curves = [line for line in upper.lines if line.get_drawstyle() == "steps-pre"]
+    assert max(curves, key=lambda line: line.get_zorder()).get_color() == arm_colour(1)
+
+
+def test_an_arm_alone_in_its_band_is_not_shifted(drawn: list[Figure]) -> None:
+    at = {1: 0.9, 2: 0.9, 3: 0.99}
+    series = [
+        plots.Series(slot, (plots.Point(sparsity, (95.0,), student_interval([95.0])),))
+        for slot, sparsity in at.items()
+    ]
+    plots.accuracy_chart(series, student_interval([98.0]), 920, "label")
+    places = {
+        line.get_color(): line.get_xdata()[0]
+        for line in drawn[0].axes[0].lines
+        if line.get_marker() in {marker(slot) for slot in at} and len(line.get_xdata())
+    }
+    assert len(places) == 3
+    assert places[arm_colour(3)] == pytest.approx(2.0)
+    assert places[arm_colour(1)] < 1.0 < places[arm_colour(2)]
+    assert places[arm_colour(1)] + places[arm_colour(2)] == pytest.approx(2.0)

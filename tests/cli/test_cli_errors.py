@@ -35,7 +35,10 @@ BAD_COMMANDS = {
     ),
     "no pair": (("one_shot", "--set", "sparsity"), "write key=value"),
     "type": (("one_shot", "--set", "sparsity=much"), "sparsity='much': input should be a valid"),
-    "epochs": (("bidirectional", "--set", "epochs=3"), "epochs=3: input should be"),
+    "epochs": (
+        ("bidirectional", "--set", "epochs=3"),
+        "epochs=3: must be a list, as in epochs=[20, 20]",
+    ),
     "sparsity 1": (
         ("one_shot", "--set", "sparsity=1"),
         "sparsity is the fraction removed, in [0, 1)",
@@ -86,6 +89,7 @@ BAD_FILES = {
     "no table": ("recipe = 'one_shot'\nparameters = 1", "'parameters' must be a table"),
     "parameter": ("recipe = 'one_shot'\n[parameters]\nfloo = 1", "Did you mean 'floor'?"),
     "controls": ("recipe = 'one_shot'\ncontrols = 'one_way'", "controls is a list of names"),
+    "controls number": ("recipe = 'one_shot'\ncontrols = 1", "controls is a list of names"),
     "seed": ("recipe = 'one_shot'\nseed = 'x'", "the seed is a whole number"),
     "task": ("recipe = 'one_shot'\ntask = 3", "'task' must be text"),
 }
@@ -104,6 +108,17 @@ BAD_MODULES = {
     "module": ("nosuch_module:task", None, "No module named 'nosuch_module'"),
     "function": ("{}:tsk", "", "tsk"),
     "syntax": ("{}:task", "def task(:", "invalid syntax"),
+    "import": ("{}:task", "1 / 0", "raised ZeroDivisionError: division by zero (bad_import_"),
+    "raises": (
+        "{}:task",
+        "def task(): raise KeyError('a\\nb')",
+        "raised KeyError: 'a",
+    ),
+    "splits raise": (
+        "{}:task",
+        "def task(): return regrow.bench.Task('t', lambda d: 1 / 0, {'m': lambda g: 3})",
+        "the splits of task 't' raised ZeroDivisionError: division by zero (bad_splits_raise_",
+    ),
     "needs arguments": ("{}:task", "def task(x): pass", "without arguments"),
     "no function": ("{}:task", "task = 3", "without arguments"),
     "returns": ("{}:task", "def task(): return 3", "returned a int"),
@@ -265,6 +280,12 @@ def test_loss_that_is_not_finite(blobs: str) -> None:
     assert "the training loss of arm 'bidirectional' became nan in epoch 1" in done.err
     assert "training.fine_tune_lr" in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_stray_rank_is_no_rank(blobs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    assert "report:" in call("run", "one_shot", "--task", blobs, "--out", "run").out
+    assert "holds a run already" in refused("run", "one_shot", "--task", blobs, "--out", "run")
 
 
 def test_usage_errors_and_failures_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

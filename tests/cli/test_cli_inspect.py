@@ -58,6 +58,23 @@ def test_a_foreign_safetensors_file(tmp_path: Path) -> None:
     assert "[/b].half" in shown.out
 
 
+@pytest.mark.parametrize("note", ["{}", "[1]", "not JSON", '{"kept": 3, "layers": [{}]}'])
+def test_a_note_that_regrow_did_not_write(note: str, tmp_path: Path) -> None:
+    file = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.eye(3)}, file, {"regrow": note})
+    counts = call("inspect", file, "--json").json()
+    assert (counts["kept"], counts["total"]) == (3, 9)
+    assert call("inspect", file).code == 0
+
+
+def test_list_explains_the_shared_options() -> None:
+    shown = call("list", "one_shot").out
+    assert "include and" in shown
+    assert "floor is the least number" in shown
+    assert "seed = 0" not in shown
+    assert "--seed" in shown
+
+
 def test_what_cannot_be_inspected(run: Path) -> None:
     for name in ("model.regrow", "model.safetensors"):
         whole = (run / name).read_bytes()
@@ -67,7 +84,9 @@ def test_what_cannot_be_inspected(run: Path) -> None:
             assert str(cut) in refused("inspect", cut)
     assert "there is no file 'nosuch.regrow'" in refused("inspect", "nosuch.regrow")
     Path("empty").mkdir()
-    assert "empty holds no model.regrow" in refused("inspect", "empty")
+    assert "empty holds no run" in refused("inspect", "empty")
+    Path("empty/recipe.toml").write_text("recipe = 'one_shot'")
+    assert "regrow resume empty" in refused("inspect", "empty")
     Path("text.txt").write_text("hello")
     assert "text.txt" in refused("inspect", "text.txt")
 

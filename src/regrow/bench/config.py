@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pydantic
 import tomli_w
@@ -110,9 +112,16 @@ def configure(
             training[key.removeprefix("training.")] = _value(text)
         else:
             parameters[key] = _value(text)
-    trained = _typed(training, _training_types(), f"training key of task {found.name!r}:")
+    trained = _typed(
+        training, _training_types(), f"training key of task {found.name!r}:", "training."
+    )
     complete = replace(found.training, **trained)
     types, defaults = _parameters(make)
+    if "seed" in parameters:
+        raise RegrowError(
+            "the seed is of the whole run, not of its recipe: say --seed N, or write seed = N "
+            "above the tables of a recipe file."
+        )
     chosen = _typed(parameters, types, f"parameter of recipe {name!r}:")
     if "epochs" in defaults and "epochs" not in chosen:
         defaults["epochs"] = _share(defaults["epochs"], complete.fine_tune_epochs)
@@ -126,7 +135,19 @@ def configure(
         _plain({**defaults, **chosen}),
         asdict(complete),
     )
-    config.program()
+    try:
+        config.program()
+    except RegrowError as error:
+        missing = re.search(r"missing \d+ required .*: (.+)$", str(error.__cause__))
+        if isinstance(error.__cause__, TypeError) and missing:
+            part = str(error).partition(": ")[0]
+            raise RegrowError(
+                f"{part} needs the option {missing[1]}: give a table of the name and its options, "
+                "as `regrow list` with the name tells them."
+            ) from error
+        raise
+    except (TypeError, ValueError) as error:
+        raise RegrowError(f"the parameters of recipe {name!r} do not fit: {error}.") from error
     return config, found
 
 
@@ -180,17 +201,35 @@ def _training_types() -> dict[str, Any]:
     return {f.name: hints[f.name] for f in fields(Training)}
 
 
-def _typed(values: Mapping[str, Any], types: Mapping[str, Any], kind: str) -> dict[str, Any]:
+_LISTS = {str: '["conv1", "fc*"]', int: "[20, 20]", float: "[0.8, 0.9]"}
+
+
+def _typed(
+    values: Mapping[str, Any], types: Mapping[str, Any], kind: str, prefix: str = ""
+) -> dict[str, Any]:
     typed = {}
     for key, value in values.items():
         if key not in types:
             raise unknown(kind, key, types)
+        if get_origin(types[key]) is Sequence and not isinstance(value, (list, tuple)):
+            value = _list_of(f"{prefix}{key}", value, get_args(types[key])[0])
         try:
             typed[key] = pydantic.TypeAdapter(types[key]).validate_python(value)
         except pydantic.ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise RegrowError(f"{key}={value!r}: {reason[0].lower()}{reason[1:]}.") from error
+            raise RegrowError(
+                f"{prefix}{key}={value!r}: {reason[0].lower()}{reason[1:]}."
+            ) from error
     return typed
+
+
+def _list_of(key: str, value: Any, kind: Any) -> list[Any]:
+    """One text where texts are wanted is a list of one."""
+    if kind is str and isinstance(value, str):
+        return [value]
+    example = next(_LISTS[k] for k in (kind, *get_args(kind)) if k in _LISTS)
+    shown = json.dumps(value) if isinstance(value, (str, bool)) else value
+    raise RegrowError(f"{key}={shown}: must be a list, as in {key}={example}.")
 
 
 def _share(default: Any, total: int) -> Any:
@@ -204,7 +243,7 @@ def _share(default: Any, total: int) -> Any:
 def _controls(recipe: str, names: Any) -> tuple[str, ...]:
     if names is None:
         return ("one_way",)
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise RegrowError(f"controls is a list of names, as ['one_way']; got {names!r}.")
     for name in names:
         CONTROLS[name]

@@ -24,7 +24,7 @@ from regrow.bench.trainer import Notify, Trainer
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.rng import generator, seed_of
 from regrow.engine.plan import Program
-from regrow.engine.prepare import prepare
+from regrow.engine.prepare import prepare, validate
 from regrow.model.inspection import inspect
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -78,10 +78,14 @@ def run(
     model = make_model()
     example = splits.train.images[:1]
     prepare(model, program, example=example)
+    validate(model, program, has_reference=False)
     cycles = _cycles(program)
     controls = {name: CONTROLS[name] for name in config.controls}
-    for row in controls.values():
-        prepare(model, row.make(config.parameters, program.sparsity, sum(cycles), config.seed))
+    for name, row in list(controls.items()):
+        control = row.make(config.parameters, program.sparsity, sum(cycles), config.seed)
+        prepare(model, control)
+        if control == program:
+            del controls[name]  # It would train the recipe's own program a second time.
     if training.threads:
         torch.set_num_threads(training.threads)
     fabric = _fabric(device, devices, training)
@@ -123,6 +127,8 @@ def run(
         "model": config.model,
         "recipe": config.recipe,
         "seed": config.seed,
+        "parameters": config.parameters,
+        "training": config.training,
         "command": command,
         "environment": environment(fabric.device.type, precision),
     }

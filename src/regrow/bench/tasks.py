@@ -7,6 +7,7 @@ import inspect
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -178,7 +179,8 @@ def find_task(spec: str) -> Task:
     directory too.
 
     Raises:
-        RegrowError: no such task, module or function, or it returns something else.
+        RegrowError: no such task, module or function, its code raises, or it returns something
+            else.
     """
     if ":" not in spec:
         return TASKS.build(spec)
@@ -186,12 +188,15 @@ def find_task(spec: str) -> Task:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        make = getattr(importlib.import_module(path), name)
-    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
-        raise RegrowError(
-            f"task {spec!r} cannot be found: {error}. Give a module on the Python path (or in "
-            "this directory) and a function in it, as package.module:function."
-        ) from error
+        module = importlib.import_module(path)
+    except (ImportError, SyntaxError, ValueError) as error:
+        raise RegrowError(f"task {spec!r} cannot be found: {_line(error)}. {_WHERE}") from error
+    except Exception as error:
+        raise RegrowError(f"module {path!r} of task {spec!r} raised {_told(error)}.") from error
+    try:
+        make = getattr(module, name)
+    except AttributeError as error:
+        raise RegrowError(f"task {spec!r} cannot be found: {error}. {_WHERE}") from error
     try:
         inspect.signature(make).bind()
     except (TypeError, ValueError) as error:
@@ -199,7 +204,12 @@ def find_task(spec: str) -> Task:
             f"task {spec!r} must be a function without arguments that returns a "
             f"regrow.bench.Task: {error}."
         ) from error
-    task = make()
+    try:
+        task = make()
+    except RegrowError:
+        raise
+    except Exception as error:
+        raise RegrowError(f"task {spec!r} raised {_told(error)}.") from error
     if not isinstance(task, Task):
         raise RegrowError(
             f"task {spec!r} returned a {type(task).__name__}; it must return a regrow.bench.Task."
@@ -207,13 +217,35 @@ def find_task(spec: str) -> Task:
     return task
 
 
+_WHERE = (
+    "Give a module on the Python path (or in this directory) and a function in it, as "
+    "package.module:function."
+)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _told(error: Exception) -> str:
+    """An exception of the user's own code in one line, with the place that raised it."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    name = Path(place.filename).name
+    return f"{type(error).__name__}: {_line(error)} ({name}, line {place.lineno})"
+
+
 def checked_splits(task: Task, data_dir: Path | None) -> Splits:
     """The task's data, found to be three parts with something in each.
 
     Raises:
-        RegrowError: they are something else, or as the task raises it.
+        RegrowError: they are something else, or cannot be made.
     """
-    splits = task.splits(data_dir)
+    try:
+        splits = task.splits(data_dir)
+    except RegrowError:
+        raise
+    except Exception as error:
+        raise RegrowError(f"the splits of task {task.name!r} raised {_told(error)}.") from error
     if not isinstance(splits, Splits):
         raise RegrowError(
             f"the splits of task {task.name!r} returned a {type(splits).__name__}; they must "

@@ -8,6 +8,14 @@ import sys
 def main() -> None:
     """Run the command line, or say what is missing where only the library is installed."""
     try:
+        _run()
+    except KeyboardInterrupt:  # While modules are imported; a command tells of it itself.
+        sys.stderr.write("error: stopped.\n")
+        sys.exit(130)
+
+
+def _run() -> None:
+    try:
         from regrow.cli.app import main as run
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("regrow"):

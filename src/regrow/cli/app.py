@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -193,6 +195,9 @@ def data_get(
     from regrow.bench.data import data_directory
     from regrow.cli.progress import download
 
+    if name == "digits":
+        Console().print("digits needs no download: scikit-learn ships them.")
+        return
     where = download(name, data_directory(data_dir), base_url)
     Console().print(f"{name}: {escape(str(where))}", soft_wrap=True)
 
@@ -222,7 +227,9 @@ def _perform(
     from regrow.bench.run import run as run_all
     from regrow.cli.progress import Progress, summary
 
-    command = _command(config, out)
+    # On import it sets itself to tell of every choice that it makes.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    command = _command(out, options)
     try:
         with Progress(quiet=as_json or _later_rank()) as progress:
             record = run_all(
@@ -235,6 +242,8 @@ def _perform(
                 **options,
             )
     except KeyboardInterrupt:
+        if not (out / "recipe.toml").exists():
+            _fail("stopped before anything was done.", 130)
         _fail(f"stopped; go on with `regrow resume {shlex.quote(str(out))}`.", 130)
     if _later_rank():
         return
@@ -255,13 +264,22 @@ def _page(runs: list[Path], page: Path, command: str) -> Path:
         raise RegrowError(f"{page} cannot be written: {error.strerror}.") from error
 
 
-def _command(config: Any, out: Path) -> str:
-    return shlex.join(["regrow", "run", str(out / "recipe.toml"), "--out", str(out), "--overwrite"])
+def _command(out: Path, options: dict[str, Any]) -> str:
+    """What repeats the run beside itself, for its record."""
+    words = ["regrow", "run", str(out / "recipe.toml"), "--out", f"{out}-again"]
+    if options["data_dir"] is not None:
+        words += ["--data-dir", str(options["data_dir"])]
+    if options["device"] != "auto":
+        words += ["--device", options["device"]]
+    if options["devices"] != 1:
+        words += ["--devices", str(options["devices"])]
+    return shlex.join(words)
 
 
 def _later_rank() -> bool:
-    import os
-
+    # Some shells and schedulers leave a RANK behind that belongs to nothing.
+    if os.environ.get("WORLD_SIZE", "1") in ("", "0", "1"):
+        return False
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0"
 
 

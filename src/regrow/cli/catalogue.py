@@ -19,7 +19,7 @@ from regrow.parts.patterns import PATTERNS
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.schedule import SCHEDULES
 from regrow.recipes import RECIPES
-from regrow.recipes.common import CUT
+from regrow.recipes.common import CUT, Cut
 
 _ALL: tuple[Table[Any], ...] = (
     RECIPES,
@@ -69,9 +69,13 @@ def details(name: str) -> str:
         lines = [f"{kind} {row.name}", "", inspect.getdoc(row.make) or ""]
         # A control is built from the recipe's parameters, a task is called without any.
         options = {} if kind in ("control", "task") else _options(row.make)
+        if kind == "recipe":
+            options.pop("seed", None)
         if options:
             lines += ["", "Options and defaults:"]
             lines += [f"    {option} = {default}" for option, default in options.items()]
+        if kind == "recipe":
+            lines += ["", f"Cut: {inspect.getdoc(Cut)}", "", "The seed is the run's: --seed N."]
         pages.append("\n".join(lines))
     return "\n\n".join(pages)
 

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
 from rich.table import Table
 from safetensors import SafetensorError, safe_open
+from typing_extensions import TypedDict
 
 from regrow.core.errors import RegrowError
 from regrow.export.packed import unpack
+
+
+class _Layer(TypedDict):
+    name: str
+    shape: list[int]
+    total: int
+    kept: int
+    sparsity: float
+    positions: int | None
+
+
+class _Counts(TypedDict):
+    density_denominator: str
+    sparsity: float
+    kept: int
+    total: int
+    parameters: int
+    other_parameters: dict[str, int]
+    macs_dense: int | None
+    macs_kept: int | None
+    layers: list[_Layer]
 
 
 @dataclass(frozen=True)
@@ -71,6 +95,9 @@ class Look:
         yield f"bytes: {self.file_bytes:,} in this file, {4 * self.counts['parameters']:,} as fp32"
 
 
+_COUNTS = TypeAdapter(_Counts)
+
+
 def look(path: Path) -> Look:
     """Counts of a run directory's model, a packed file or a safetensors file.
 
@@ -81,9 +108,7 @@ def look(path: Path) -> Look:
         found = [path / name for name in ("model.regrow", "model.safetensors")]
         existing = [file for file in found if file.exists()]
         if not existing:
-            raise RegrowError(
-                f"{path} holds no model.regrow; finish it with `regrow resume {path}`."
-            )
+            raise RegrowError(_without_model(path))
         path = existing[0]
     if not path.is_file():
         raise RegrowError(f"there is no file {str(path)!r}.")
@@ -92,20 +117,44 @@ def look(path: Path) -> Look:
         return Look(path, size, _of_safetensors(path))
     packed = unpack(path)
     counts = packed.metadata.get("inspection")
-    if isinstance(counts, dict):
-        return Look(path, size, counts)
-    return Look(path, size, _counted(packed.state))
+    return Look(path, size, counts if _sound(counts) else _counted(packed.state))
+
+
+def _without_model(directory: Path) -> str:
+    if (directory / "recipe.toml").exists():
+        where = shlex.quote(str(directory))
+        return (
+            f"{directory} holds no model.regrow yet; finish the run with `regrow resume {where}`."
+        )
+    return f"{directory} holds no run; give a run directory, or a .regrow or .safetensors file."
 
 
 def _of_safetensors(path: Path) -> Mapping[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             note = (file.metadata() or {}).get("regrow")
-            if note is not None:
-                return json.loads(note)
+            counts = None if note is None else _parsed(note)
+            if _sound(counts):
+                return counts
             return _counted({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, OSError) as error:
         raise RegrowError(f"{path} is no sound safetensors file: {error}.") from error
+
+
+def _parsed(note: str) -> Any:
+    try:
+        return json.loads(note)
+    except json.JSONDecodeError:
+        return None  # Somebody else's note under the same name.
+
+
+def _sound(counts: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether these are counts as `Inspection.to_dict` writes them."""
+    try:
+        _COUNTS.validate_python(counts, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def _counted(state: Mapping[str, Any]) -> Mapping[str, Any]:

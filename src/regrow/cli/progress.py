@@ -32,18 +32,26 @@ class Progress:
         self._bars.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._complete()
         self._bars.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
         arm = event["arm"]
         if event["kind"] == "arm":
+            self._complete()
             self._tasks[arm] = self._bars.add_task(
                 arm, total=event["epochs"], completed=event["epoch"], note=""
             )
             return
         note = f"sparsity {event['sparsity']:.4f}, validation {event['validation_accuracy']:.4f}"
         self._bars.update(self._tasks[arm], completed=event["epoch"], note=note)
+
+    def _complete(self) -> None:
+        """What was begun has ended, where patience decides before the epochs are spent."""
+        for bar in self._bars.tasks:
+            self._bars.update(bar.id, total=bar.completed)
 
 
 def summary(record: dict[str, Any]) -> Table:

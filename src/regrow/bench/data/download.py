@@ -41,14 +41,31 @@ def get(
         RegrowError: no such set, no network, no disk space, a damaged download, or a folder
             of that name that holds something else. The message says how to go on.
     """
-    return fetch(source(name), Path(root), base_url=base_url, progress=progress)
+    row, root = source(name), Path(root).absolute()
+    return _fetch(row, root, _by_hand(row, root), base_url, progress)
 
 
 def fetch(
     source: Source, root: Path, *, base_url: str | None = None, progress: Progress | None = None
 ) -> Path:
-    """What `get` does, for one row: see there."""
+    """What `get` does, for one row and callers who may not know the command: see there."""
     root = root.absolute()
+    return _fetch(source, root, source.how_to_get(root), base_url, progress)
+
+
+def _by_hand(source: Source, root: Path) -> str:
+    """The way that is left where the download has failed."""
+    urls = " ".join(file.url for file in source.remote)
+    files = ", ".join(source.train + source.test)
+    unpacked = " (unpacked)" if source.archive else ""
+    return (
+        f"Or put the files by hand at {root / source.folders[0]}: {files}, from {urls}{unpacked}."
+    )
+
+
+def _fetch(
+    source: Source, root: Path, advice: str, base_url: str | None, progress: Progress | None
+) -> Path:
     found = source.locate(root)
     if found is not None:
         return found
@@ -67,7 +84,7 @@ def fetch(
             try:
                 _download(file, url, downloads, progress or _silent)
             except RegrowError as error:
-                raise RegrowError(f"{error} {source.how_to_get(root)}") from error
+                raise RegrowError(f"{error} {advice}") from error
         _install(source, downloads, target)
     except OSError as error:
         raise RegrowError(f"cannot write {source.title} to {root}: {error}.") from error
@@ -87,7 +104,7 @@ def _download(file: RemoteFile, url: str, folder: Path, progress: Progress) -> N
             pooch.retrieve(url, f"sha256:{file.sha256}", file.name, folder, downloader=resume)
     except requests.RequestException as error:
         raise RegrowError(
-            f"cannot get {url} ({error}). Check the network and the proxy settings."
+            f"cannot get {url}: {_cause(error)}. Check the network and the proxy settings."
         ) from error
     except RegrowError:
         raise
@@ -96,6 +113,20 @@ def _download(file: RemoteFile, url: str, folder: Path, progress: Progress) -> N
             f"{url}: {error} If a second try ends like this, what the server sends is not the "
             "published file: use another network or mirror."
         ) from error
+
+
+def _cause(error: requests.RequestException) -> str:
+    """What went wrong in plain words; the libraries' own texts nest one another's."""
+    inner: BaseException = error
+    while (deeper := inner.__cause__ or inner.__context__) is not None:
+        inner = deeper
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy refused the connection"
+    if isinstance(error, requests.Timeout):
+        return "the connection timed out"
+    return "the server cannot be reached"
 
 
 def _install(source: Source, downloads: Path, target: Path) -> None:

@@ -20,8 +20,8 @@ __all__ = ["find_runs", "write_report"]
 def write_report(runs: Sequence[Path], out: Path, *, command: str) -> Path:
     """Write one HTML page about all runs; the same records give the same bytes.
 
-    Runs are grouped by task, model and recipe, and within a group by sparsity; arms are compared
-    with the one-way control of the same run, paired by seed.
+    Runs are grouped by task, model, recipe, its parameters and the training, and within a group
+    by sparsity; arms are compared with the one-way control of the same run, paired by seed.
 
     Args:
         runs: run directories, each with a record.json and, for the curves, a history.json.
@@ -33,7 +33,7 @@ def write_report(runs: Sequence[Path], out: Path, *, command: str) -> Path:
 
     Raises:
         RegrowError: if there are no runs, one cannot be read or has another schema, a seed is
-            there twice at one sparsity, or `out` is a directory.
+            there twice at one sparsity with other results, or `out` is a directory.
     """
     if not runs:
         raise RegrowError("no runs to report; give at least one run directory.")

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from regrow.bench.report import text
 from regrow.bench.report.scales import BESIDE, ROW, dot, label_rows, signed_tick
 from regrow.bench.report.svg import PHASE_COLOURS, arm_colour, colour, draw, marker, panel
 from regrow.bench.statistics import Interval
@@ -39,13 +40,20 @@ def effect_chart(effects: Sequence[Effect], width: int, label: str) -> str:
         ends += [0.0, *(e.interval.mean for e in effects)]
         pad = 0.08 * (max(ends) - min(ends)) or 1.0
         axes.set_xlim(min(ends) - pad, max(ends) + pad)
-        label_rows(axes, [effect.label for effect in effects], width)
+        numbers = [_numbers(effect) for effect in effects]
+        label_rows(axes, [effect.label for effect in effects], width, numbers)
         axes.xaxis.set_major_locator(MaxNLocator(max(3, width // 110), steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(signed_tick))
         axes.grid(axis="x")
         axes.set_xlabel("Difference to the control, percentage points")
 
     return draw(paint, width, height, label)
+
+
+def _numbers(effect: Effect) -> str:
+    value = effect.interval
+    mean = text.signed(value.mean)
+    return mean if value.low is None else f"{mean} ({text.bounds(value)})"
 
 
 def budget_chart(
@@ -86,11 +94,13 @@ def bytes_chart(rows: Sequence[tuple[str, int, float, str]], width: int, label: 
 
     def paint(figure: Figure) -> None:
         axes = panel(figure, 14, 8, width - 28, len(rows) * ROW)
-        most = max([size for _, _, size, _ in rows] + [1.0])
+        # Every bar leaves room for its words, at about 7 pixels a letter.
+        room = width - 28
+        span = max([1.0, *(s * room / (room - 14 - 7 * len(words)) for _, _, s, words in rows)])
         for row, (_, slot, size, words) in enumerate(rows):
             axes.barh(row, size, 0.36, color=arm_colour(slot))
             axes.annotate(words, (size, row), (6, 0), **BESIDE)
-        axes.set_xlim(0, most * (1.3 if width >= 640 else 1.7))
+        axes.set_xlim(0, span)
         label_rows(axes, [name for name, _, _, _ in rows], width)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -48,28 +49,41 @@ class Level:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All runs of one task, model and recipe."""
+    """All runs of one task, model and recipe with the same parameters and training.
+
+    `variant` names what sets them apart from other experiments of that recipe, "" if nothing;
+    `twice` lists the runs left out because another of the same seed has an equal record.
+    """
 
     task: str
     model: str
     recipe: str
+    variant: str
     runs: tuple[Run, ...]
     dense: Cell
     levels: tuple[Level, ...]
     arms: tuple[str, ...]
+    twice: tuple[Run, ...]
 
 
 def arrange(runs: Sequence[Run]) -> list[Experiment]:
-    """Group runs by task, model and recipe, and each group into levels of sparsity.
+    """Group runs by task, model, recipe and settings, and each group into levels of sparsity.
+
+    Of runs with equal records one is kept.
 
     Raises:
-        RegrowError: if two runs have the same seed at the same level: counting a seed twice
-            would make an interval too narrow.
+        RegrowError: if two runs with other results have the same seed at the same level:
+            counting a seed twice would make an interval too narrow.
     """
-    groups: dict[tuple[str, str, str], list[Run]] = {}
+    groups: dict[tuple[str, str, str], dict[str, list[Run]]] = {}
     for run in sorted(runs, key=lambda run: (run.seed, str(run.path))):
-        groups.setdefault((run.task, run.model, run.recipe), []).append(run)
-    return [_experiment(key, tuple(group)) for key, group in sorted(groups.items())]
+        variants = groups.setdefault((run.task, run.model, run.recipe), {})
+        variants.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
+    return [
+        _experiment(_variant(group[0], [each[0] for each in variants.values()]), group)
+        for _, variants in sorted(groups.items())
+        for _, group in sorted(variants.items())
+    ]
 
 
 def difference(level: Level, cell: Cell) -> Interval | None:
@@ -102,8 +116,30 @@ def _pairs(a: Cell, b: Cell) -> list[tuple[Arm, Arm]]:
     return [(a.by_seed[s], b.by_seed[s]) for s in sorted(a.by_seed.keys() & b.by_seed.keys())]
 
 
-def _experiment(key: tuple[str, str, str], runs: tuple[Run, ...]) -> Experiment:
-    task, model, recipe = key
+def _variant(run: Run, others: Sequence[Run]) -> str:
+    """The settings in which a run differs from any of the others, in words."""
+    keys = dict.fromkeys(key for other in others for key in other.settings)
+    differing = [k for k in keys if any(o.settings.get(k) != run.settings.get(k) for o in others)]
+    short = [key.split(".", 1)[1] for key in differing]
+    return ", ".join(
+        # "lr" of the recipe and "lr" of the training are told apart by their part.
+        f"{(name if short.count(name) == 1 else key).replace('_', ' ').replace('.', ' ')} "
+        + (_plain(run.settings[key]) if key in run.settings else "not recorded")
+        for key, name in zip(differing, short, strict=True)
+    )
+
+
+def _plain(value: str) -> str:
+    decoded = json.loads(value)
+    return decoded if isinstance(decoded, str) else value
+
+
+def _experiment(variant: str, given: Sequence[Run]) -> Experiment:
+    task, model, recipe = given[0].task, given[0].model, given[0].recipe
+    kept: dict[str, Run] = {}
+    for run in given:
+        kept.setdefault(run.content, run)
+    runs = tuple(kept.values())
     groups: list[list[Run]] = []
     for run in sorted(runs, key=lambda run: run.arms[recipe].sparsity):
         density = 1.0 - run.arms[recipe].sparsity
@@ -121,10 +157,12 @@ def _experiment(key: tuple[str, str, str], runs: tuple[Run, ...]) -> Experiment:
         task=task,
         model=model,
         recipe=recipe,
+        variant=variant,
         runs=runs,
         dense=Cell(DENSE, dense),
         levels=levels,
         arms=tuple(dict.fromkeys([*ordered, *names])),
+        twice=tuple(run for run in given if kept[run.content] is not run),
     )
 
 
@@ -134,8 +172,9 @@ def _level(recipe: str, runs: Sequence[Run]) -> Level:
     for run in runs:
         if run.seed in paths:
             raise RegrowError(
-                f"seed {run.seed} is there twice at one sparsity, in {str(paths[run.seed].path)!r} "
-                f"and {str(run.path)!r}; report only one of them, as a seed counts once."
+                f"seed {run.seed} is there twice at one sparsity with other results, in "
+                f"{str(paths[run.seed].path)!r} and {str(run.path)!r}; report only one of them, "
+                "as a seed counts once."
             )
         paths[run.seed] = run
         for name, arm in run.arms.items():

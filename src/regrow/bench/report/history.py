@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from regrow.bench.report.compare import Cell
 from regrow.bench.report.plots import Course, Flow
@@ -28,10 +29,23 @@ class LayerStory:
 def layer_stories(cell: Cell) -> list[LayerStory]:
     """Where the weights went and came back, layer by layer; empty without recorded events.
 
-    The lowest point is the event after which the fewest weights were left in the whole network.
+    The lowest point is the last event after which the fewest weights were left in the whole
+    network, so that of several rounds the last regrowth is told.
     """
     seeds = [found for arm in cell.by_seed.values() if (found := _stories(arm))]
     return [_mean([each[name] for each in seeds]) for name in (seeds[0] if seeds else ())]
+
+
+def kept_totals(cell: Cell) -> tuple[float, float]:
+    """Weights kept in the whole network at the lowest point and at the end, means over seeds.
+
+    The events' own totals: the record counts so too, layers outside the events included.
+    """
+    told = [events for arm in cell.by_seed.values() if (events := _told(arm))]
+    return (
+        fmean(float(_lowest(events)["kept"]) for events in told),
+        fmean(float(events[-1]["kept"]) for events in told),
+    )
 
 
 def course(cell: Cell, slot: int) -> Course | None:
@@ -73,14 +87,21 @@ def _offset(arm: Arm) -> int:
     return max(0, arm.epochs.total - max(int(row["epoch"]) for row in arm.course))
 
 
+def _told(arm: Arm) -> list[Mapping[str, Any]]:
+    return [event for event in arm.events if event.get("layers")]
+
+
+def _lowest(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return min(reversed(events), key=lambda event: int(event["kept"]))
+
+
 def _stories(arm: Arm) -> dict[str, LayerStory]:
-    events = [event for event in arm.events if event.get("layers")]
+    events = _told(arm)
     if not events:
         return {}
-    lowest = min(events, key=lambda event: int(event["kept"]))
     first, cut, final = (
         {layer["name"]: layer for layer in event["layers"]}
-        for event in (events[0], lowest, events[-1])
+        for event in (events[0], _lowest(events), events[-1])
     )
     everything = [layer for event in events for layer in event["layers"]]
     return {

@@ -27,6 +27,12 @@ from regrow.bench.statistics import Interval
 
 EVENT_MARKERS = {"prune": "^", "regrow": "v", "exchange": "D"}
 
+MOST_DOTTED = 6
+"""Dotted lines mark the events of arms with at most so many; more would hide the curves."""
+
+BANDED = (1, 2)
+"""The slots drawn with a band from least to greatest: the main arm and the control."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -81,17 +87,31 @@ def accuracy_chart(series: Sequence[Series], dense: Interval, width: int, label:
         high = max([depth_of(0.99), *(place + 0.12 for place in places)])
         pixel = (high - low) / (width - 66)
         levels = distinct(places, 12 * pixel)
+
+        def beside(point: Point) -> int:
+            return min(range(len(levels)), key=lambda i: abs(levels[i] - depth_of(point.sparsity)))
+
+        # Only arms of one band stand side by side, so an arm alone in its band is not shifted.
+        members: list[list[int]] = [[] for _ in levels]
+        for index, one in enumerate(series):
+            for band in dict.fromkeys(beside(point) for point in one.points):
+                members[band].append(index)
+        most = max(len(band) for band in members)
         gaps = [b - a for a, b in pairwise(levels)]
-        room = min(gaps, default=0.5 * (high - low)) / (len(series) + 1)
+        room = min(gaps, default=0.5 * (high - low)) / (most + 1)
         dodge = min(max(room, 8 * pixel), 30 * pixel)
-        reach = dodge * (len(series) + 0.4) / 2
-        for place in levels:
-            axes.axvspan(place - reach, place + reach, color=colour("grid"), alpha=0.45, zorder=0)
+        reach = dodge * (most + 0.4) / 2
+        for place, group in zip(levels, members, strict=True):
+            half = dodge * (len(group) + 0.4) / 2
+            axes.axvspan(place - half, place + half, color=colour("grid"), alpha=0.45, zorder=0)
         axes.axhline(dense.mean, color=arm_colour(0), linewidth=1.5, linestyle=(0, (5, 3)))
         for index, one in enumerate(series):
-            shift = dodge * (index - (len(series) - 1) / 2)
             tint = arm_colour(one.slot)
-            xs = [depth_of(point.sparsity) + shift for point in one.points]
+            xs = []
+            for point in one.points:
+                group = members[beside(point)]
+                shift = dodge * (group.index(index) - (len(group) - 1) / 2)
+                xs.append(depth_of(point.sparsity) + shift)
             axes.plot(xs, [p.interval.mean for p in one.points], color=tint, linewidth=1.5)
             for x, point in zip(xs, one.points, strict=True):
                 if point.interval.low is not None and point.interval.high is not None:
@@ -113,8 +133,11 @@ def accuracy_chart(series: Sequence[Series], dense: Interval, width: int, label:
     return draw(paint, width, height, label)
 
 
-def layers_chart(flows: Sequence[Flow], width: int, label: str) -> str:
-    """Per layer: the connections at the end (survived and regrown), and the density they reach."""
+def layers_chart(flows: Sequence[Flow], returns: bool, width: int, label: str) -> str:
+    """Per layer: the connections at the end and the density they reach.
+
+    With `returns`, connections are split into survived and regrown, and arrows start at the cut.
+    """
     wide = width >= 640
     body = len(flows) * ROW
     height = body + 76 if wide else 2 * (body + 76)
@@ -128,21 +151,22 @@ def layers_chart(flows: Sequence[Flow], width: int, label: str) -> str:
             counts.barh(row, survived, 0.36, color=colour("survived"))
             counts.barh(row, flow.final - survived, 0.36, left=survived, color=colour("regrown"))
             share = (flow.final - survived) / flow.final if flow.final else 0.0
-            place = (flow.final, row)
-            counts.annotate(f"{100 * share:.0f} % regrown", place, (6, 0), **BESIDE)
+            words = f"{100 * share:.0f} % regrown" if returns else f"{flow.final:,.0f}"
+            counts.annotate(words, (flow.final, row), (6, 0), **BESIDE)
         counts.set_xlim(0, top * (1.28 if wide else 1.42))
         label_rows(counts, [flow.name for flow in flows], half)
         counts.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         counts.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         counts.grid(axis="x")
         counts.set_xlabel("Connections kept at the end")
-        panel_title(counts, "Connections, survived and regrown")
+        panel_title(counts, "Connections, survived and regrown" if returns else "Connections")
 
         left = half + 14 if wide else 14.0
         room = width - left - 14
         depth = panel(figure, left, 26 if wide else body + 102, room, body)
         for row, flow in enumerate(flows):
-            first, last = (max(value, 0.5) / flow.total for value in (flow.cut, flow.final))
+            start = flow.cut if returns else flow.final
+            first, last = (max(value, 0.5) / flow.total for value in (start, flow.final))
             tint = colour("regrown" if last > first else "survived")
             depth.plot([first, last], [row, row], color=tint)
             depth.plot([first], [row], "o", **dot(colour("survived")))
@@ -156,7 +180,8 @@ def layers_chart(flows: Sequence[Flow], width: int, label: str) -> str:
         depth.grid(axis="x")
         depth.minorticks_off()
         depth.set_xlabel("Weights of the layer kept (log scale)")
-        panel_title(depth, "Density of the layer, after the cut and at the end")
+        when = "after the cut and at the end" if returns else "at the end"
+        panel_title(depth, f"Density of the layer, {when}")
 
     return draw(paint, width, int(height), label)
 
@@ -169,18 +194,22 @@ def course_chart(courses: Sequence[Course], width: int, label: str) -> str:
         upper = panel(figure, 52, 28, width - 66, 150)
         lower = panel(figure, 52, 222, width - 66, 190)
         deepest = max([depth_of(0.9), *(depth_of(s) for c in courses for _, s in c.sparsity)])
-        for order, course in enumerate(courses):
-            tint, z = arm_colour(course.slot), 3 + len(courses) - order
+        # The main arm comes last, on top of all others.
+        for z, course in enumerate(sorted(courses, key=_rank), start=3):
+            tint = arm_colour(course.slot)
             epochs = [epoch for epoch, _ in course.sparsity]
             depths = [depth_of(sparsity) for _, sparsity in course.sparsity]
             upper.plot(epochs, depths, color=tint, drawstyle="steps-pre", zorder=z, **_dash(course))
             for epoch, reached, kind in course.events:
                 shape = EVENT_MARKERS.get(kind, "o")
                 upper.plot([epoch], [depth_of(reached)], shape, zorder=20, **dot(tint))
-                lower.axvline(epoch, color=tint, linewidth=1.0, linestyle=(0, (2, 3)), alpha=0.8)
+                if len(course.events) <= MOST_DOTTED:
+                    dotted: dict[str, Any] = {"linestyle": (0, (2, 3)), "linewidth": 1.0}
+                    lower.axvline(epoch, color=tint, alpha=0.8, **dotted)
             if course.accuracy:
                 at_epochs, mean, least, most = zip(*course.accuracy, strict=True)
-                lower.fill_between(at_epochs, least, most, color=tint, alpha=0.16, linewidth=0)
+                if course.slot in BANDED:
+                    lower.fill_between(at_epochs, least, most, color=tint, alpha=0.16, linewidth=0)
                 lower.plot(at_epochs, mean, color=tint, zorder=z, **_dash(course))
         last = max((epoch for c in courses for epoch, _ in c.sparsity), default=1.0)
         for axes in (upper, lower):
@@ -200,6 +229,11 @@ def course_chart(courses: Sequence[Course], width: int, label: str) -> str:
         panel_title(lower, "Validation accuracy", -46)
 
     return draw(paint, width, height, label)
+
+
+def _rank(course: Course) -> tuple[bool, int]:
+    """The order of drawing: late slots first, the main arm last."""
+    return course.slot == 1, -course.slot
 
 
 def _dash(course: Course) -> dict[str, Any]:

@@ -14,6 +14,12 @@ SCHEMA = 1
 DENSE = "dense"
 CONTROL = "one_way"
 
+_LEVEL = {("parameters", key) for key in ("sparsity", "sparsities", "overshoot", "seed")}
+"""Parameters that say how sparse a run is or which repetition, not its method."""
+
+_PASSING = {"seconds", "date", "command"}
+"""What differs between two records of the same run, done twice."""
+
 
 @dataclass(frozen=True)
 class Spent:
@@ -45,7 +51,13 @@ class Arm:
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory: all arms of one seed."""
+    """One run directory: all arms of one seed.
+
+    Attributes:
+        settings: the recipe's parameters but for sparsity and seed, and the training's, as JSON;
+            empty in records that do not tell them.
+        content: the record without what may differ when a run is repeated.
+    """
 
     path: Path
     task: str
@@ -55,6 +67,8 @@ class Run:
     command: str
     environment: Mapping[str, Any]
     arms: Mapping[str, Arm]
+    settings: Mapping[str, str]
+    content: str
 
 
 def find_runs(directory: Path) -> list[Path]:
@@ -96,6 +110,8 @@ def read_run(path: Path) -> Run:
             command=str(record["command"]),
             environment=dict(record["environment"]),
             arms=arms,
+            settings=_settings(record),
+            content=json.dumps(_lasting(record), sort_keys=True),
         )
     except KeyError as missing:
         raise RegrowError(
@@ -108,6 +124,21 @@ def read_run(path: Path) -> Run:
                 "a report needs the dense arm and the arm of the recipe."
             )
     return run
+
+
+def _settings(record: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        f"{part}.{key}": json.dumps(value, sort_keys=True)
+        for part in ("parameters", "training")
+        for key, value in (record.get(part) or {}).items()
+        if (part, key) not in _LEVEL
+    }
+
+
+def _lasting(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _lasting(item) for key, item in value.items() if key not in _PASSING}
+    return value
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -81,13 +81,14 @@ def percent_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} %"))
 
 
-def label_rows(axes: Axes, names: Sequence[str], width: float) -> None:
-    """One row per name, from the top, with the name above the row's bar."""
+def label_rows(axes: Axes, names: Sequence[str], width: float, numbers: Sequence[str] = ()) -> None:
+    """One row per name, from the top: the name above the row's bar, its numbers after it."""
     axes.set_ylim(len(names) - 0.5, -0.62)
     axes.set_yticks([])
     for row, name in enumerate(names):
+        after = f":  {numbers[row]}" if numbers else ""
         axes.annotate(
-            _shorten(name, int((width - 28) / 7)),
+            _shorten(name, max(8, int((width - 28) / 7) - len(after))) + after,
             (0, row),
             (0, 12),
             xycoords=("axes fraction", "data"),

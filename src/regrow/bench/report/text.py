@@ -58,6 +58,12 @@ def times(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
+def smaller(dense: float, packed: float) -> str:
+    """How many times smaller a file is than the dense weights; "" where it hardly is."""
+    factor = dense / packed if packed else 0.0
+    return f"{times(factor)} times smaller" if factor >= 1.05 else ""
+
+
 def seeds(n: int) -> str:
     """A number of seeds in words."""
     return "1 seed" if n == 1 else f"{n} seeds"

@@ -19,6 +19,9 @@ from regrow.bench.report.compare import (
 from regrow.bench.report.records import DENSE
 from regrow.bench.statistics import Interval
 
+WIDE = 2.0
+"""An interval of more points than this is too wide to call two arms equal."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -152,10 +155,17 @@ def _sentence(level: Level, tone: str) -> str:
         if points.n == 1:
             words += " One seed: no interval, so this is a look, not a claim."
         elif points.includes_zero:
-            words += " The interval includes zero: no difference found."
+            words += f" {_undecided(points)}"
     if tone == "unequal":
         words += " The conditions were not equal, so the difference is not the method's alone."
     return f"{words} {_bytes(main)}"
+
+
+def _undecided(points: Interval) -> str:
+    words = "The interval includes zero: no difference found"
+    if points.low is not None and points.high is not None and points.high - points.low > WIDE:
+        words += "; the interval is wide: undecided rather than equal"
+    return f"{words}."
 
 
 def _setting(experiment: Experiment, tones: Sequence[str]) -> str:
@@ -182,7 +192,7 @@ def _short(level: Level, tone: str) -> str:
         words += f" against {theirs}, {text.signed(points.mean)}"
         words += f" ({text.bounds(points)}, {text.seeds(points.n)})" if points.n > 1 else ""
     endings = {
-        "none": "The interval includes zero: no difference found.",
+        "none": _undecided(points) if points else "",
         "look": "One seed: no interval, so this is a look, not a claim.",
         "unequal": "The conditions were not equal.",
     }
@@ -205,7 +215,8 @@ def _bytes(cell: Cell) -> str:
     arms = cell.by_seed.values()
     packed, dense = fmean(a.file_bytes for a in arms), fmean(a.dense_bytes for a in arms)
     words = f"Its packed file takes {text.size(packed)}, the dense one {text.size(dense)}"
-    return f"{words}: {text.times(dense / packed)} times smaller." if packed else f"{words}."
+    smaller = text.smaller(dense, packed)
+    return f"{words}: {smaller}." if smaller else f"{words}."
 
 
 def _epochs(cell: Cell) -> float:
@@ -220,39 +231,72 @@ def _kept(cell: Cell) -> str:
 
 def _alarms(level: Level, cell: Cell) -> list[str]:
     """Why a cell and the control of its level are not compared under equal conditions."""
+    return [
+        f"{what} are not equal: {_name(cell)} {mine}, the control {theirs}{at}."
+        for what, (mine, theirs, at) in _unequal(level, cell).items()
+    ]
+
+
+def _unequal(level: Level, cell: Cell) -> dict[str, tuple[str, str, str]]:
+    """What differs, to the cell's, the control's, and at which sparsity."""
     control = level.control
     if control is None or cell.name in (control.name, DENSE):
-        return []
-    name = text.sentence(text.arm_name(cell.name))
-    found = []
+        return {}
+    found = {}
+    at = f" (at {text.sparsity(cell.sparsity)} sparsity)"
     if unequal_sparsity(cell, control):
-        found.append(
-            f"Sparsities are not equal: {name} {_kept(cell)}, the control {_kept(control)}."
-        )
+        found["Sparsities"] = (_kept(cell), _kept(control), "")
     if unequal_epochs(cell, control):
-        found.append(
-            f"Total epochs are not equal: {name} had {text.count(_epochs(cell))}, the control "
-            f"{text.count(_epochs(control))} (at {text.sparsity(cell.sparsity)} sparsity)."
-        )
+        mine, theirs = (text.count(_epochs(one)) for one in (cell, control))
+        found["Total epochs"] = (f"had {mine}", theirs, at)
     elif unequal_steps(cell, control):
-        steps = [
+        mine, theirs = (
             text.count(fmean(arm.steps.total for arm in one.by_seed.values()))
             for one in (cell, control)
-        ]
-        found.append(
-            f"Total steps are not equal: {name} had {steps[0]}, the control {steps[1]} "
-            f"(at {text.sparsity(cell.sparsity)} sparsity)."
         )
+        found["Total steps"] = (f"had {mine}", theirs, at)
     return found
 
 
+def _name(cell: Cell) -> str:
+    return text.sentence(text.arm_name(cell.name))
+
+
+def _others(experiment: Experiment) -> list[str]:
+    """The conditions of the other arms: one sentence for an arm and what differs, at all levels."""
+    found: dict[tuple[str, str], list[tuple[Level, Cell]]] = {}
+    for level in experiment.levels:
+        for cell in level.cells.values():
+            for what in _unequal(level, cell) if cell.name != level.main.name else ():
+                found.setdefault((cell.name, what), []).append((level, cell))
+    sentences = []
+    for (_, what), places in found.items():
+        told = [_unequal(level, cell)[what] for level, cell in places]
+        if len(told) == 1:
+            mine, theirs, at = told[0]
+        elif what == "Sparsities":
+            controls = [level.control for level, _ in places if level.control]
+            mine, theirs = (
+                f"at {text.joined(text.sparsity(cell.sparsity) for cell in cells)}"
+                for cells in ([cell for _, cell in places], controls)
+            )
+            at = ""
+        else:
+            mine, theirs = (text.joined(each[i] for each in told) for i in (0, 1))
+            mine = "had " + mine.replace("had ", "")
+            at = f" (at {text.joined(text.sparsity(c.sparsity) for _, c in places)} sparsity)"
+        sentences.append(
+            f"{what} are not equal: {_name(places[0][1])} {mine}, the control {theirs}{at}."
+        )
+    return sentences
+
+
 def _notes(experiment: Experiment) -> list[str]:
-    found = [
-        alarm
-        for level in experiment.levels
-        for cell in level.cells.values()
-        if cell.name != level.main.name
-        for alarm in _alarms(level, cell)
+    found = _others(experiment)
+    found += [
+        f"Seed {run.seed} at {text.sparsity(run.arms[run.recipe].sparsity)} sparsity was given "
+        "more than once with equal records; it counts once."
+        for run in {run.content: run for run in experiment.twice}.values()
     ]
     pairs = [points.n for level in experiment.levels if (points := _points(level))]
     if 2 in pairs:

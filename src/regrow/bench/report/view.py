@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from regrow.bench.report import text
 from regrow.bench.report.compare import Cell, Experiment, Level, difference
-from regrow.bench.report.figures import Figure, Table, figures, slots, sparse_cells
+from regrow.bench.report.figures import figures
+from regrow.bench.report.parts import Figure, Table, slots, sparse_cells
 from regrow.bench.report.records import CONTROL, Run, Spent
 from regrow.bench.report.svg import colour_index
 from regrow.bench.report.verdict import Verdict, judge, scaled
@@ -19,6 +20,9 @@ from regrow.bench.report.verdict import Verdict, judge, scaled
 NONE = "\N{EN DASH}"
 
 MARKER_PATHS = {
+    "patch": "M1 3h14v10H1Z",
+    "line": "M0 8h16",
+    "dashed": "M0 8h16",
     "D": "M8 2 14 8 8 14 2 8Z",
     "o": "M8 3a5 5 0 1 0 .01 0Z",
     "s": "M3.5 3.5h9v9h-9Z",
@@ -40,6 +44,14 @@ class ArmRow:
 
 
 @dataclass(frozen=True)
+class ArmGroup:
+    """The rows of one level; no heading where there is only one level, and for the dense arm."""
+
+    heading: str
+    rows: tuple[ArmRow, ...]
+
+
+@dataclass(frozen=True)
 class RunRow:
     """One run: where its record is, relative to the page, and how it was started."""
 
@@ -57,9 +69,9 @@ class Section:
     title: str
     seeds: str
     verdict: Verdict
-    denominator: str
     head: tuple[str, ...]
-    rows: tuple[ArmRow, ...]
+    caption: str
+    groups: tuple[ArmGroup, ...]
     figures: tuple[Figure, ...]
     environment: Table
     runs: tuple[RunRow, ...]
@@ -67,9 +79,9 @@ class Section:
 
 HEAD = (
     "Sparsity",
-    "Weights kept",
     "Test accuracy",
     f"Points to the control, 95{text.GAP}% interval",
+    "Weights kept",
     "Validation accuracy",
     "Epochs",
     "Steps",
@@ -83,29 +95,70 @@ def section(experiment: Experiment, page: Path) -> Section:
     """The section of one experiment, with links relative to the page's directory."""
     number = len({run.seed for run in experiment.runs})
     return Section(
-        title=f"{experiment.task} · {experiment.model} · {text.arm_name(experiment.recipe)}",
+        title=" · ".join(
+            name
+            for name in (
+                experiment.task,
+                experiment.model,
+                text.arm_name(experiment.recipe),
+                experiment.variant,
+            )
+            if name
+        ),
         seeds=text.seeds(number),
         verdict=judge(experiment),
-        denominator="; ".join(
-            dict.fromkeys(run.arms[run.recipe].denominator for run in experiment.runs)
-        ),
         head=HEAD,
-        rows=tuple(_rows(experiment)),
+        caption=_caption(experiment),
+        groups=tuple(_groups(experiment)),
         figures=tuple(figures(experiment)),
         environment=_environment(experiment.runs),
         runs=tuple(_run(run, page) for run in experiment.runs),
     )
 
 
-def _rows(experiment: Experiment) -> list[ArmRow]:
-    rows = [_row(experiment, None, experiment.dense, "reference")]
-    for level, cell in sparse_cells(experiment):
-        roles = {experiment.recipe: "recipe", CONTROL: "control"}
-        rows.append(_row(experiment, level, cell, roles.get(cell.name, "")))
-    return rows
+def _caption(experiment: Experiment) -> str:
+    """How to read the table of arms, with the split of a budget that all arms share."""
+    cells = [cell for _, cell in sparse_cells(experiment)]
+    counted = "; ".join(dict.fromkeys(run.arms[run.recipe].denominator for run in experiment.runs))
+    several = max(len(cell.by_seed) for cell in cells) > 1
+    words = "Means over seeds, ± the standard deviation." if several else "One seed."
+    words += f" Sparsity counts {counted}. Each arm of a run starts from the same dense network"
+    words += "; differences are paired by seed and computed before rounding."
+    for unit, split in _shared(experiment).items():
+        words += f" {text.sentence(unit)} of every sparse arm: {split}."
+    return words
 
 
-def _row(experiment: Experiment, level: Level | None, cell: Cell, role: str) -> ArmRow:
+def _shared(experiment: Experiment) -> dict[str, str]:
+    """Epochs and steps to their split into phases, where all sparse arms have the same one."""
+    arms = [arm for _, cell in sparse_cells(experiment) for arm in cell.by_seed.values()]
+    budgets = {"epochs": [arm.epochs for arm in arms], "steps": [arm.steps for arm in arms]}
+    return {
+        unit: split
+        for unit, spent in budgets.items()
+        if all(budget == spent[0] for budget in spent) and (split := _spent(spent)[1])
+    }
+
+
+def _groups(experiment: Experiment) -> list[ArmGroup]:
+    roles = {experiment.recipe: "recipe", CONTROL: "control"}
+    shared = _shared(experiment)
+    groups = [ArmGroup("", (_row(experiment, None, experiment.dense, "reference", shared),))]
+    for level in experiment.levels:
+        rows = tuple(
+            _row(experiment, level, cell, roles.get(cell.name, ""), shared)
+            for its, cell in sparse_cells(experiment)
+            if its is level
+        )
+        several = len(experiment.levels) > 1
+        at = f"Recipe at {text.sparsity(level.main.sparsity)} sparsity"
+        groups.append(ArmGroup(at if several else "", rows))
+    return groups
+
+
+def _row(
+    experiment: Experiment, level: Level | None, cell: Cell, role: str, shared: Mapping[str, str]
+) -> ArmRow:
     arms = list(cell.by_seed.values())
     points = scaled(difference(level, cell)) if level else None
     gap = (NONE, "")
@@ -118,12 +171,12 @@ def _row(experiment: Experiment, level: Level | None, cell: Cell, role: str) -> 
         colour=f"arm-{colour_index(slots(experiment)[cell.name])}",
         cells=(
             (text.sparsity(cell.sparsity), ""),
-            (text.count(kept), f"of{text.GAP}{text.count(total)}"),
             text.spread(arm.test for arm in arms),
             gap,
+            (text.count(kept), f"of{text.GAP}{text.count(total)}"),
             text.spread(arm.validation for arm in arms),
-            _spent([arm.epochs for arm in arms]),
-            _spent([arm.steps for arm in arms]),
+            _spent([arm.epochs for arm in arms], "epochs" not in shared),
+            _spent([arm.steps for arm in arms], "steps" not in shared),
             (text.count(fmean(arm.seconds for arm in arms)), ""),
             (text.count(round(fmean(arm.file_bytes for arm in arms))), ""),
             (str(len(arms)), ""),
@@ -131,11 +184,11 @@ def _row(experiment: Experiment, level: Level | None, cell: Cell, role: str) -> 
     )
 
 
-def _spent(budgets: Sequence[Spent]) -> tuple[str, str]:
-    """The total and, where there are several phases, what it is made of."""
+def _spent(budgets: Sequence[Spent], split: bool = True) -> tuple[str, str]:
+    """The total and, where there are several phases and `split`, what it is made of."""
     total = text.count(fmean(budget.total for budget in budgets))
     phases = list(dict.fromkeys(phase for budget in budgets for phase in budget.phases))
-    if len(phases) < 2:
+    if len(phases) < 2 or not split:
         return total, ""
     parts = [
         text.count(fmean(b.phases.get(phase, 0) for b in budgets))
