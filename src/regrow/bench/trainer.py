@@ -106,7 +106,7 @@ class _Run:
     """One arm on its way: the live objects that a checkpoint captures."""
 
     def __init__(self, trainer: Trainer, job: Job, checkpoint: StateFile) -> None:
-        self.t, self.job, self.checkpoint = trainer, job, checkpoint
+        self.trainer, self.job, self.checkpoint = trainer, job, checkpoint
         # Arms that start from one dense network see the same data in the same order.
         self.phase = "dense" if job.program is None else "fine_tune"
         self.done = Trained()
@@ -116,15 +116,15 @@ class _Run:
 
     def go(self) -> Trained:
         saved = self.checkpoint.read()
-        model = self.t._make_model()
+        model = self.trainer._make_model()
         if self.job.start is not None:
             model.load_state_dict(self.job.start)
-        if self.t._training.channels_last:
+        if self.trainer._training.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = self._optimizer(model)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            wrapped, wrapped_optimizer = self.t._fabric.setup(model, optimizer)
+            wrapped, wrapped_optimizer = self.trainer._fabric.setup(model, optimizer)
         self.model, self.optimizer, self.wrapped = model, optimizer, wrapped
         if saved:
             model.load_state_dict(saved["model"])
@@ -135,7 +135,9 @@ class _Run:
             self.loss_sum = saved["loss_sum"]
             self.done = Trained(**saved["done"])
         length = self.job.epochs
-        self.t._notify({"kind": "arm", "arm": self.job.arm, "epochs": length, "epoch": self.epoch})
+        self.trainer._notify(
+            {"kind": "arm", "arm": self.job.arm, "epochs": length, "epoch": self.epoch}
+        )
         while self.epoch < length and not self._stopped():
             self._one_epoch(wrapped_optimizer)
         if self.pruning is not None:
@@ -143,7 +145,7 @@ class _Run:
             self.done.events = list(self.pruning.events)
         if not self.done.state:
             # Driven by a signal: the best weights since the last cut have just been restored.
-            self._choose(self.t.accuracy(self.wrapped, self.t._validation))
+            self._choose(self.trainer.accuracy(self.wrapped, self.trainer._validation))
         return self.done
 
     def _attach(self, saved: dict[str, Any] | None) -> Pruning | None:
@@ -153,15 +155,15 @@ class _Run:
             self.model,
             self.optimizer,
             self.job.program,
-            loss_fn=self.t.loss,
-            data=_Evidence(self.t),
-            batches=self.t._training.evidence_batches,
-            evaluate=lambda model: self.t.accuracy(self.wrapped, self.t._validation),
+            loss_fn=self.trainer.loss,
+            data=_Evidence(self.trainer),
+            batches=self.trainer._training.evidence_batches,
+            evaluate=lambda model: self.trainer.accuracy(self.wrapped, self.trainer._validation),
             resume=saved and saved["pruning"],
         )
 
     def _optimizer(self, model: nn.Module) -> torch.optim.SGD:
-        training = self.t._training
+        training = self.trainer._training
         decayed = [p for p in model.parameters() if p.ndim > 1]
         plain = [p for p in model.parameters() if p.ndim <= 1]
         groups = [
@@ -176,9 +178,9 @@ class _Run:
         )
 
     def _one_epoch(self, optimizer: Any) -> None:
-        fabric, seed = self.t._fabric, self.t._seed
+        fabric, seed = self.trainer._fabric, self.trainer._seed
         began = time.monotonic()
-        batches = self.t.batches(self.phase, "order", self.epoch)
+        batches = self.trainer.batches(self.phase, "order", self.epoch)
         self.wrapped.train()
         while self.batch < len(batches):
             rate = learning_rate(
@@ -186,14 +188,16 @@ class _Run:
             )
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            images, labels = self.t._to_device(self.t._train, self.t.share(batches[self.batch]))
+            images, labels = self.trainer._to_device(
+                self.trainer._train, self.trainer.share(batches[self.batch])
+            )
             key = (seed, self.phase, self.epoch, self.batch, fabric.global_rank)
-            if self.t._task.augment is not None:
-                images = self.t._task.augment(images, generator("augment", *key))
+            if self.trainer._task.augment is not None:
+                images = self.trainer._task.augment(images, generator("augment", *key))
             # Dropout draws from PyTorch's own stream: it starts anew at every step, so that there
             # is nothing to save, on any device and rank.
             torch.manual_seed(seed_of("step", *key))
-            loss = self.t.loss(self.wrapped, (images, labels))
+            loss = self.trainer.loss(self.wrapped, (images, labels))
             fabric.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
@@ -210,7 +214,7 @@ class _Run:
         self._close_epoch(len(batches), began)
 
     def _close_epoch(self, batches: int, began: float) -> None:
-        accuracy = self.t.accuracy(self.wrapped, self.t._validation)
+        accuracy = self.trainer.accuracy(self.wrapped, self.trainer._validation)
         pruning = self.pruning
         entry = {
             "epoch": self.epoch + 1,
@@ -228,7 +232,7 @@ class _Run:
         self.done.epochs = self.epoch
         self.done.history.append(entry)
         self.done.seconds += time.monotonic() - began
-        self.t._notify({"kind": "epoch", "arm": self.job.arm, **entry})
+        self.trainer._notify({"kind": "epoch", "arm": self.job.arm, **entry})
         self._maybe_save(time.monotonic())
 
     def _eligible(self, batches: int) -> bool:
@@ -257,11 +261,11 @@ class _Run:
 
     def _maybe_save(self, began: float) -> float:
         now = time.monotonic()
-        if now - self.saved_at < self.t._checkpoint_seconds:
+        if now - self.saved_at < self.trainer._checkpoint_seconds:
             return began
         if self.batch:
             self.done.seconds += now - began
-        if self.t._fabric.is_global_zero:
+        if self.trainer._fabric.is_global_zero:
             self.checkpoint.write(self._capture())
         self.saved_at = time.monotonic()
         return self.saved_at
