@@ -24,6 +24,7 @@ from regrow.engine.gather import (
     check_state,
     clone_state,
     gather,
+    remembered,
 )
 from regrow.engine.optimizer_state import check_owns, clear
 from regrow.engine.perform import perform, project
@@ -93,9 +94,10 @@ def attach(
         at = restore(resume, program, inner, weights)
         return Pruning(inner, optimizer, program, entries, source, evaluate, at)
     at = Progress(start(weights, masks))
-    if any(need.of == "dense" or need.kind == "damage" for need in program.needs):
+    wanted = remembered(program.needs)
+    if "dense" in wanted:
         at.states["dense"] = clone_state(inner)
-    if reference is not None and any(need.of == "reference" for need in program.needs):
+    if reference is not None and "reference" in wanted:
         check_state(inner, reference, "reference")
         check_finite({entry.name: reference[entry.name] for entry in entries})
         at.states["reference"] = {n: t.detach().clone() for n, t in reference.items()}
@@ -277,11 +279,10 @@ class Pruning:
                 f"{Step(passed, last.unit)} have passed; make the stage longer or the schedule "
                 "shorter."
             )
-        later = [stage.plan.needs for stage in self.program.stages[self._at.stage + 1 :]]
-        needs = frozenset[Need]().union(*later)
-        if self.program.stages[self._at.stage].keep_reference:
+        later = self.program.stages[self._at.stage + 1 :]
+        wanted = remembered(frozenset[Need]().union(*(each.plan.needs for each in later)))
+        if stage.keep_reference and "reference" in wanted:
             self._at.states["reference"] = clone_state(self._model)
-        wanted = {need.of for need in needs} | {"dense" for n in needs if n.kind == "damage"}
         self._at.states = {w: state for w, state in self._at.states.items() if w in wanted}
         self._at.signal, self._at.best = {}, None
         if self._at.stage + 1 < len(self.program.stages):

@@ -113,6 +113,14 @@ def gather(
     return Evidence(tensors, similarity, key)
 
 
+def remembered(needs: frozenset[Need]) -> set[Which]:
+    """The networks other than the live one whose weights the needs ask to be kept."""
+    which: set[Which] = {need.of for need in needs}
+    if _damage(needs):
+        which.add("dense")
+    return which - {"current"}
+
+
 def check_copies(needs: frozenset[Need], model: nn.Module) -> None:
     """Refuse, before any training, a model of which no second one can be made when one is needed.
 
