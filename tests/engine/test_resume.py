@@ -202,8 +202,8 @@ def test_altered_masks_and_unknown_formats_are_refused() -> None:
         Run.start(program, "sgd", saved)
     masks["4.weight"][3] ^= 1
     Run.start(program, "sgd", saved)
-    state["format"] = 2
-    with pytest.raises(regrow.RegrowError, match="has format 2, this regrow reads 1"):
+    state["format"] = 1
+    with pytest.raises(regrow.RegrowError, match="has format 1, this regrow reads 2"):
         Run.start(program, "sgd", saved)
 
 

@@ -19,6 +19,7 @@ from regrow.parts.schedule.geometric import Geometric
 from regrow.parts.schedule.hybrid import Hybrid
 from regrow.parts.schedule.manual import Manual
 from regrow.parts.schedule.one_shot import OneShot
+from regrow.parts.schedule.rebound import Rebound
 
 EP, IT = Step.epochs, Step.iterations
 CUTS: list[tuple[Any, dict[str, Any]]] = [
@@ -201,3 +202,49 @@ def test_a_ramp_in_iterations_starts_at_zero_by_default() -> None:
     assert ramp.target(IT(0)) == 1.0
     assert ramp.target(IT(500)) == pytest.approx(0.1)
     assert ramp.target(EP(0)) is None
+
+
+def test_rebound_is_the_cubic_ramp_and_a_straight_way_back() -> None:
+    way = Rebound(0.9, 0.97, EP(4), EP(8), EP(2), initial=0.5)
+    ramp = Cubic(0.97, EP(4), every=EP(2), initial=0.5)
+    found = events(way, 12)
+    assert {i: s for i, s in found.items() if i <= 4} == pytest.approx(events(ramp, 4))
+    assert {i: s for i, s in found.items() if i > 4} == pytest.approx({6: 0.935, 8: 0.9})
+    assert way.last == EP(8)
+    assert way.target(IT(4)) is None
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 40), st.floats(0.1, 0.9))
+def test_rebound_meets_overshoot_and_target_whatever_the_interval(
+    peak: int, back: int, every: int, sparsity: float
+) -> None:
+    way = Rebound(sparsity, 0.95, IT(peak), IT(peak + back), IT(every))
+    found = events(way, peak + back + 3, "iteration")
+    assert found[peak] == pytest.approx(0.95)
+    assert found[peak + back] == pytest.approx(sparsity)
+    assert max(found) == peak + back
+    listed = [found[i] for i in sorted(found)]
+    top = listed.index(max(listed))
+    assert listed[: top + 1] == sorted(listed[: top + 1])
+    assert listed[top:] == sorted(listed[top:], reverse=True)
+
+
+def test_rebound_without_overshoot_holds() -> None:
+    assert events(Rebound(0.9, 0.9, EP(1), EP(3)), 5) == pytest.approx(
+        {0: 0, 1: 0.9, 2: 0.9, 3: 0.9}
+    )
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ((0.9, 0.8, EP(1), EP(2)), "must not be below"),
+        ((0.9, 0.95, EP(2), EP(2)), "0 < peak < end"),
+        ((0.9, 0.95, EP(0), EP(2)), "0 < peak < end"),
+        ((0.9, 0.95, EP(1), IT(2)), "of one unit"),
+        ((0.9, 0.95, EP(1), EP(2), EP(0)), "every >= 1"),
+    ],
+)
+def test_rebound_refuses(given_: Any, message: str) -> None:
+    with pytest.raises(RegrowError, match=message):
+        Rebound(*given_)

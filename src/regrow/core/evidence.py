@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regrow.core.errors import RegrowError
 
-Kind = Literal["weight", "gradient", "gradient_square", "damage"]
+Kind = Literal["weight", "gradient", "gradient_square", "damage", "trial"]
 Which = Literal["current", "dense", "reference"]
 
 
@@ -19,9 +19,9 @@ class Need(NamedTuple):
 
     Attributes:
         kind: "weight" (w), "gradient" (mean over batches of dL/dw, removed entries included),
-            "gradient_square" (mean over batches of the square of the batch-mean gradient), or
+            "gradient_square" (mean over batches of the square of the batch-mean gradient),
             "damage" (per layer, the similarity of the layer's activations to the dense
-            network's; low means much damage).
+            network's; low means much damage), or "trial" (a way to try a regrowth out).
         of: the network as it is now ("current"), as it was when regrow was attached ("dense"),
             or the less sparse network kept for comparison ("reference").
     """
@@ -35,14 +35,17 @@ class Evidence:
     """Evidence collected for one event; tensors by clean weight name.
 
     Attributes:
-        tensors: for each need but damage, a tensor of the weight's shape per weight.
+        tensors: for each need of weights or gradients, a tensor of the weight's shape per weight.
         damage: similarity per weight name, in [-1, 1], or None when nobody asked for it.
+        trial: takes units to keep by weight name, regrows so, fine-tunes briefly and returns the
+            score of the outcome; everything is put back afterwards. None when nobody asked for it.
     """
 
     tensors: Mapping[Need, Mapping[str, Tensor]]
     damage: Mapping[str, float] | None = None
     key: tuple[object, ...] = field(default=())
     """Identifies the event (program seed, event number): what random parts derive seeds from."""
+    trial: Callable[[Mapping[str, int]], float] | None = None
 
     def __getitem__(self, need: Need) -> Mapping[str, Tensor]:
         if need not in self.tensors:

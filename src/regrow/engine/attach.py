@@ -15,24 +15,25 @@ from regrow.core.evidence import Need
 from regrow.core.maskset import MaskSet
 from regrow.core.names import unwrap
 from regrow.core.protocols import SignalSchedule, Update
-from regrow.core.step import START, Step
-from regrow.engine.event import decide, scope
+from regrow.core.step import Step
+from regrow.engine.event import scope
 from regrow.engine.gather import (
     Source,
     check_copies,
     check_ranks,
     check_state,
     clone_state,
-    gather,
     remembered,
 )
+from regrow.engine.memory import put_away, recall
+from regrow.engine.occasion import Occasion, Rehearse, check_rehearse
 from regrow.engine.optimizer_state import check_owns, clear
-from regrow.engine.perform import perform, project
+from regrow.engine.perform import project
 from regrow.engine.plan import Program
-from regrow.engine.prepare import validate
+from regrow.engine.prepare import check_lasted, validate
 from regrow.engine.progress import Progress, capture, restore, start
 from regrow.model.collect import LossFn, evaluation
-from regrow.model.inventory import Inventory, check_finite, weights_of
+from regrow.model.inventory import check_finite, weights_of
 
 
 def attach(
@@ -47,6 +48,7 @@ def attach(
     reference: Mapping[str, Tensor] | None = None,
     masks: Mapping[str, Tensor] | None = None,
     resume: Mapping[str, Any] | None = None,
+    rehearse: Rehearse | None = None,
 ) -> Pruning:
     """Start a program on a model; call it after the optimiser has been built.
 
@@ -68,6 +70,9 @@ def attach(
             `load_masks` of its file; by default everything is kept.
         resume: the handle's `state_dict()` from a checkpoint; load the model's and optimiser's
             own first.
+        rehearse: `rehearse(model)` fine-tunes the model briefly with the same optimiser and
+            returns a score; needed where layer budgets are learned by trial. Weights, optimiser
+            state and random streams are put back after it.
 
     Returns:
         the handle; call `epoch_end` after every epoch and `finalize` at the end.
@@ -90,9 +95,11 @@ def attach(
     source = Source(loss_fn, data, batches)
     source.check(program.needs)
     check_copies(program.needs, inner)
+    check_rehearse(program.needs, rehearse)
+    on = Occasion(inner, entries, weights, optimizer, source, rehearse)
     if resume is not None:
         at = restore(resume, program, inner, weights)
-        return Pruning(inner, optimizer, program, entries, source, evaluate, at)
+        return Pruning(program, on, evaluate, at)
     at = Progress(start(weights, masks))
     wanted = remembered(program.needs)
     if "dense" in wanted:
@@ -101,7 +108,7 @@ def attach(
         check_state(inner, reference, "reference")
         check_finite({entry.name: reference[entry.name] for entry in entries})
         at.states["reference"] = {n: t.detach().clone() for n, t in reference.items()}
-    handle = Pruning(inner, optimizer, program, entries, source, evaluate, at)
+    handle = Pruning(program, on, evaluate, at)
     try:
         handle._enter(0)
     except BaseException:
@@ -119,20 +126,18 @@ class Pruning:
 
     def __init__(
         self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
         program: Program,
-        entries: Inventory,
-        source: Source,
+        on: Occasion,
         evaluate: Callable[[nn.Module], float] | None,
         at: Progress,
     ) -> None:
         self.program = program
-        self._model, self._optimizer = model, optimizer
-        self._entries, self._weights = entries, weights_of(model, entries)
-        self._source, self._evaluate, self._at = source, evaluate, at
-        self._hook: Any = optimizer.register_step_post_hook(self._after_step)
-        _HELD.add(optimizer)
+        self._on, self._evaluate, self._at = on, evaluate, at
+        self._hooks: list[Any] = [
+            on.optimizer.register_step_pre_hook(self._before_step),
+            on.optimizer.register_step_post_hook(self._after_step),
+        ]
+        _HELD.add(on.optimizer)
 
     @property
     def masks(self) -> MaskSet:
@@ -192,12 +197,13 @@ class Pruning:
         Raises:
             RegrowError: the model lacks a weight, or has it in another shape.
         """
-        project(weights_of(model, self._entries), self.masks)
+        project(weights_of(model, self._on.entries), self.masks)
 
     def detach(self) -> None:
         """Let go of the optimiser; weights keep their zeros until the next step moves them."""
-        self._hook.remove()
-        _HELD.discard(self._optimizer)
+        for hook in self._hooks:
+            hook.remove()
+        _HELD.discard(self._on.optimizer)
 
     def finalize(self) -> None:
         """Project once more and let go of the optimiser.
@@ -216,7 +222,7 @@ class Pruning:
                 f"seen {passed['epoch']} calls of epoch_end and {passed['iteration']} "
                 "optimiser steps. Train on, or call detach() to stop early."
             )
-        project(self._weights, self.masks)
+        project(self._on.weights, self.masks)
         self.detach()
 
     def state_dict(self) -> dict[str, Any]:
@@ -227,9 +233,9 @@ class Pruning:
         return capture(self._at, self.program)
 
     def _check_live(self) -> None:
-        live = weights_of(self._model, self._entries)
+        live = weights_of(self._on.model, self._on.entries)
         for name, weight in live.items():
-            moved = weight is not self._weights[name]
+            moved = weight is not self._on.weights[name]
             if moved or bool(weight.detach()[self.masks.removed(name).to(weight.device)].any()):
                 raise RegrowError(
                     f"{name}: removed entries have values again, or the model has a new tensor in "
@@ -240,51 +246,72 @@ class Pruning:
     def _retry(self) -> None:
         # An event that failed (memory, an interrupt in the user's loss) is still due.
         if self._at.due is not None:
-            self._reach(self._at.due)
+            self._reach(*self._at.due)
+
+    def _before_step(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._updates_away():
+            return
+        if any(given is not None for given in (*args[1:], kwargs.get("closure"))):
+            raise RegrowError(
+                "with memory='feedback' removed weights have values inside the optimiser's step, "
+                "so a closure would see another network; call step() without one."
+            )
+        recall(self._on.weights, self._at.away)
 
     def _after_step(self, *_: Any) -> None:
-        project(self._weights, self.masks)
+        if self._updates_away():
+            put_away(self._on.weights, self.masks, self._at.away)
+        project(self._on.weights, self.masks)
+        if self._at.rehearsing:
+            return
         self._retry()
         self._at.total["iteration"] += 1
         self._at.iteration += 1
         if not self.done:
             self._advance(Step.iterations(self._at.iteration))
 
+    def _updates_away(self) -> bool:
+        if not self._at.away:
+            return False
+        return self.program.stages[self._at.stage].plan.memory == "feedback"
+
     def _enter(self, stage: int) -> None:
         self._at.stage, self._at.epoch, self._at.iteration = stage, 0, 0
-        schedule = self.program.stages[stage].plan.schedule
+        plan = self.program.stages[stage].plan
+        schedule = plan.schedule
         if isinstance(schedule, SignalSchedule):
             self._follow(schedule.start())
             return
         for now in (Step.epochs(0), Step.iterations(0)):
-            self._reach(schedule.target(now))
+            self._reach(schedule.target(now), plan.exchange_at(now))
 
     def _advance(self, now: Step) -> None:
         stage = self.program.stages[self._at.stage]
-        length = stage.length
+        plan, length = stage.plan, stage.length
         if length is not None and now.unit == length.unit and now.value >= length.value:
             self._leave()
-        elif not isinstance(stage.plan.schedule, SignalSchedule):
-            self._reach(stage.plan.schedule.target(now))
+        elif not isinstance(plan.schedule, SignalSchedule):
+            self._reach(plan.schedule.target(now), plan.exchange_at(now))
+            if now == plan.schedule.last:
+                self._forget()
+
+    def _forget(self) -> None:
+        """Let go of the memory once nothing competes any more."""
+        following = self.program.stages[self._at.stage + 1 : self._at.stage + 2]
+        if all(stage.plan.memory == "none" for stage in following):
+            self._at.away = {}
 
     def _leave(self) -> None:
-        # Epochs and iterations can be compared only now that both have been counted.
         stage = self.program.stages[self._at.stage]
-        last = getattr(stage.plan.schedule, "last", START)
-        passed = self._at.epoch if last.unit == "epoch" else self._at.iteration
-        if passed < last.value:
-            raise RegrowError(
-                f"stage {self._at.stage + 1} of {len(self.program.stages)} has lasted its "
-                f"{stage.length}, but the last event of its schedule falls on {last} and only "
-                f"{Step(passed, last.unit)} have passed; make the stage longer or the schedule "
-                "shorter."
-            )
+        where = f"stage {self._at.stage + 1} of {len(self.program.stages)}"
+        check_lasted(stage, where, self._at.epoch, self._at.iteration)
         later = self.program.stages[self._at.stage + 1 :]
         wanted = remembered(frozenset[Need]().union(*(each.plan.needs for each in later)))
         if stage.keep_reference and "reference" in wanted:
-            self._at.states["reference"] = clone_state(self._model)
+            self._at.states["reference"] = clone_state(self._on.model)
         self._at.states = {w: state for w, state in self._at.states.items() if w in wanted}
         self._at.signal, self._at.best = {}, None
+        self._forget()
         if self._at.stage + 1 < len(self.program.stages):
             self._enter(self._at.stage + 1)
         else:
@@ -292,47 +319,32 @@ class Pruning:
 
     def _follow(self, update: Update) -> None:
         if update.remember:
-            self._at.best = clone_state(self._model)
+            self._at.best = clone_state(self._on.model)
         if update.restore and self._at.best is not None:
             # The optimiser's moments belong to the weights that are given up, biases included.
-            self._model.load_state_dict(self._at.best)
-            clear(self._optimizer, self._model.parameters())
+            self._on.model.load_state_dict(self._at.best)
+            clear(self._on.optimizer, self._on.model.parameters())
         self._at.signal = update.state
         if update.target is not None:
             self._reach(update.target)
             self._at.best = None
             schedule = self.program.stages[self._at.stage].plan.schedule
             if self._evaluate is not None and isinstance(schedule, SignalSchedule):
-                with evaluation(self._model):
-                    signal = {schedule.monitor: self._evaluate(self._model)}
+                with evaluation(self._on.model):
+                    signal = {schedule.monitor: self._evaluate(self._on.model)}
                 self._follow(schedule.after_cut(self._at.signal, signal))
         if update.done:
             self._leave()
 
-    def _reach(self, density: float | None) -> None:
-        if density is None or density == self._at.density:
+    def _reach(self, density: float | None, exchange: float = 0.0) -> None:
+        if density is None:
             return
-        total = sum(self.masks.total.values())
-        if kept_count(total, density) == sum(self.masks.kept.values()):
-            self._at.density, self._at.due = density, None
-            return
-        self._at.due = density
         plan = self.program.stages[self._at.stage].plan
-        growing = kept_count(total, density) > sum(self.masks.kept.values())
-        parts = plan.regrowth if growing and plan.regrowth else plan
-        needs = parts.needs if growing else plan.criterion.needs | plan.allocation.needs
-        evidence = gather(
-            needs,
-            self._model,
-            self._entries,
-            self._at.states,
-            self._source,
-            (self.program.seed, len(self.events)),
-        )
-        decision = decide(plan, self._entries, self.masks, density, evidence)
-        self._at.masks, entry = perform(decision, self._weights, self.masks, self._optimizer)
-        self.events.append(
-            {"epoch": self._at.total["epoch"], "step": self._at.total["iteration"], **entry}
-        )
+        total, kept = self._on.entries.total, sum(self.masks.kept.values())
+        same = density == self._at.density or kept == kept_count(total, density)
+        idle = kept == total or (plan.memory == "none" and exchange <= 0)
+        if not (same and idle):
+            self._at.due = (density, exchange)
+            self._on.reach(plan, self._at, density, self.program.seed, exchange)
+            check_ranks(self.masks.checksum())
         self._at.density, self._at.due = density, None
-        check_ranks(self.masks.checksum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from regrow.core.budget import Budget, kept_count
 from regrow.core.decision import Decision
 from regrow.core.errors import RegrowError
-from regrow.core.evidence import Evidence
+from regrow.core.evidence import Evidence, Need
 from regrow.core.protocols import Allocation, Criterion
 from regrow.engine.plan import Plan, Regrowth
 from regrow.model.inventory import Entry, Inventory
@@ -38,18 +38,21 @@ def decide(
     masks: Mapping[str, Tensor],
     density: float,
     evidence: Evidence,
+    exchange: float = 0.0,
 ) -> Decision:
     """What shall be kept at a density of all convolution and linear weights.
 
     The kept count is round((1 - sparsity) N), to the unit of the pattern. Below the present
     density only living weights compete; above it all living weights stay and removed ones return.
+    With a memory all weights compete at any density, removed ones with the value remembered.
 
     Args:
         plan: the parts.
         entries: the network's inventory; N is its total.
         masks: the present keep masks of all entries.
         density: the target, a fraction of N; layers outside the scope count as kept.
-        evidence: everything in `plan.needs`.
+        evidence: everything in `plan.needs`; with a memory the weights are those remembered.
+        exchange: the fraction of the living weights to cut beyond the target before regrowth.
 
     Raises:
         RegrowError: the target is infeasible, a score is NaN, or weights should return and the
@@ -57,7 +60,15 @@ def decide(
     """
     event = _Event(plan, entries, scope(plan, entries), density, evidence)
     alive = {e.name: masks[e.name] for e in event.chosen}
-    if event.target <= sum(int(mask.sum()) for mask in alive.values()):
+    if plan.memory != "none":
+        return event.compete(alive)
+    living = sum(int(mask.sum()) for mask in alive.values())
+    if plan.regrowth is not None and exchange > 0:
+        base = min(living, event.target)
+        down = base - round(exchange * base) + event.outside
+        deeper = replace(event, density=down / entries.total).prune(alive)
+        return event.regrow(plan.regrowth, deeper.keep, before=alive)
+    if event.target <= living:
         return event.prune(alive)
     if plan.regrowth is None:
         raise RegrowError(
@@ -123,7 +134,24 @@ class _Event:
         # A unit may hold entries that were removed one by one before: those stay removed.
         return Decision({name: mask & alive[name] for name, mask in keep.items()})
 
-    def regrow(self, grow: Regrowth, alive: Mapping[str, Tensor]) -> Decision:
+    def compete(self, alive: Mapping[str, Tensor]) -> Decision:
+        pattern = self.plan.pattern
+        pooled = {n: pattern.pool(s) for n, s in self.scores(self.plan.criterion).items()}
+        upper = _selectable(pooled)
+        lower = {name: min(self.plan.floor, most) for name, most in upper.items()}
+        keep = self.select(pooled, self.counts(self.plan.allocation, pooled, lower, upper))
+        remembered = self.evidence[Need("weight")]
+        delta = {n: torch.where(keep[n] & ~alive[n], remembered[n], 0) for n in keep}
+        return Decision(keep, delta)
+
+    def regrow(
+        self,
+        grow: Regrowth,
+        alive: Mapping[str, Tensor],
+        before: Mapping[str, Tensor] | None = None,
+    ) -> Decision:
+        # In an exchange a weight may be cut and return at once: it has never been away.
+        before = before or alive
         pattern = self.plan.pattern
         scores = self.scores(grow.rule)
         # Living weights come first whatever the rule says, so the old mask is inside the new one.
@@ -138,7 +166,7 @@ class _Event:
         for entry in self.chosen:
             values = grow.value.values(entry, self.evidence)
             if values is not None:
-                back = keep[entry.name] & ~alive[entry.name]
+                back = keep[entry.name] & ~before[entry.name]
                 delta[entry.name] = torch.where(back, values, 0)
         return Decision(keep, delta or None)
 

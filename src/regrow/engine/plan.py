@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.evidence import Need
@@ -31,6 +32,8 @@ from regrow.parts.regrowth.values import Zero
 from regrow.parts.schedule import SCHEDULES
 from regrow.parts.select import SELECTORS
 from regrow.parts.select.top_k import TopK
+
+Memory = Literal["none", "frozen", "feedback"]
 
 _TABLES: dict[str, Table[Any]] = {
     "criterion": CRITERIA,
@@ -59,6 +62,10 @@ class Regrowth:
         layers: globs of the layers that may get weights back.
         ssim_below: only layers whose similarity to the dense activations is below this may;
             where they have too little room, the next most damaged layers join. None: all.
+        exchange: the fraction of the living weights that every event cuts beyond its target and
+            lets grow back elsewhere, at first; it falls to zero along a cosine until the
+            schedule's last event (Liu et al. 2021, "GraNet"; Evci et al. 2020). Events then
+            happen at an unchanged target too.
     """
 
     rule: Criterion
@@ -66,9 +73,14 @@ class Regrowth:
     allocation: Allocation = field(default_factory=Global)
     layers: tuple[str, ...] = ("*",)
     ssim_below: float | None = None
+    exchange: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", globs(self.layers))
+        if not 0 <= self.exchange < 1:
+            raise RegrowError(
+                f"exchange={self.exchange} is a fraction of the living weights, in [0, 1)."
+            )
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -90,6 +102,11 @@ class Plan:
         include: globs of the layers that may be pruned.
         exclude: globs of the layers that stay whole; they count in the sparsity all the same.
         floor: the least number of units that stay in a layer, at least 1.
+        memory: what becomes of the values of removed weights. "none": they are lost. "frozen":
+            they are kept and compete with the living ones at every event, so that a weight may
+            return with its value whatever the target does. "feedback": they are updated
+            meanwhile by the optimiser, from the gradient that the sparse network has at their
+            positions (Lin et al. 2020, "Dynamic model pruning with feedback"), and compete.
     """
 
     schedule: Schedule | SignalSchedule
@@ -101,8 +118,16 @@ class Plan:
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     floor: int = 1
+    memory: Memory = "none"
 
     def __post_init__(self) -> None:
+        if self.memory not in get_args(Memory):
+            raise unknown("memory", self.memory, get_args(Memory))
+        if self.memory != "none" and self.regrowth is not None:
+            raise RegrowError(
+                f"with memory={self.memory!r} removed weights return by competing with the living "
+                "ones under the criterion; leave regrowth out, or memory at 'none'."
+            )
         if self.floor < 1:
             raise RegrowError(
                 f"floor={self.floor} would let layers be emptied; it is a count of at least 1."
@@ -114,7 +139,19 @@ class Plan:
     def needs(self) -> frozenset[Need]:
         """All evidence that some event of the plan may ask for."""
         needs = self.criterion.needs | self.allocation.needs
+        if self.memory != "none":
+            needs |= {Need("weight")}
         return needs | self.regrowth.needs if self.regrowth else needs
+
+    def exchange_at(self, step: Step) -> float:
+        """The fraction of living weights to exchange at a step: a cosine, zero at the last event.
+
+        Steps of another unit than the schedule's exchange nothing.
+        """
+        last = getattr(self.schedule, "last", None)
+        if self.regrowth is None or last is None or not last.value or step.unit != last.unit:
+            return 0.0
+        return self.regrowth.exchange * 0.5 * (1 + math.cos(math.pi * step.value / last.value))
 
 
 @dataclass(frozen=True)
@@ -161,7 +198,8 @@ class Program:
             ):
                 raise RegrowError(f"{where} has another pattern or scope than the first stage.")
             for sparsity in sparsities(plan.schedule):
-                if sparsity < reached - 1e-9 and plan.regrowth is None:
+                returns = plan.regrowth is not None or plan.memory != "none"
+                if sparsity < reached - 1e-9 and not returns:
                     raise RegrowError(
                         f"{where} goes from sparsity {reached:g} back to {sparsity:g} but has no "
                         "regrowth; name a rule, or start its schedule where the last stage ended."
@@ -264,6 +302,7 @@ def _plan_spec(plan: Plan) -> dict[str, Any]:
         for name in ("criterion", "schedule", "allocation", "pattern", "selector")
     }
     spec |= {"include": list(plan.include), "exclude": list(plan.exclude), "floor": plan.floor}
+    spec["memory"] = plan.memory
     grow = plan.regrowth
     spec["regrowth"] = grow and {
         "rule": RULES.spec(grow.rule),
@@ -271,6 +310,7 @@ def _plan_spec(plan: Plan) -> dict[str, Any]:
         "allocation": ALLOCATIONS.spec(grow.allocation),
         "layers": list(grow.layers),
         "ssim_below": grow.ssim_below,
+        "exchange": grow.exchange,
     }
     return spec
 

@@ -10,8 +10,9 @@ from torch import nn
 from regrow.core.budget import kept_count
 from regrow.core.errors import RegrowError
 from regrow.core.names import unwrap
+from regrow.core.step import START, Step
 from regrow.engine.event import feasible, scope
-from regrow.engine.plan import Plan, Program, sparsities
+from regrow.engine.plan import Plan, Program, Stage, sparsities
 from regrow.model.collect import evaluation
 from regrow.model.inventory import Inventory, check_finite, inventory, weights_of
 
@@ -74,6 +75,24 @@ def validate(model: nn.Module, program: Program, *, has_reference: bool) -> Inve
             )
         has_reference = has_reference or stage.keep_reference
     return entries
+
+
+def check_lasted(stage: Stage, where: str, epochs: int, iterations: int) -> None:
+    """Refuse the end of a stage before the last event of its schedule.
+
+    Epochs and iterations can be compared only once both have been counted.
+
+    Raises:
+        RegrowError: the event is still to come.
+    """
+    last = getattr(stage.plan.schedule, "last", START)
+    passed = epochs if last.unit == "epoch" else iterations
+    if passed < last.value:
+        raise RegrowError(
+            f"{where} has lasted its {stage.length}, but the last event of its schedule falls on "
+            f"{last} and only {Step(passed, last.unit)} have passed; make the stage longer or the "
+            "schedule shorter."
+        )
 
 
 def _check_room(

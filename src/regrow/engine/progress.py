@@ -14,7 +14,7 @@ from regrow.core.maskset import MaskSet
 from regrow.engine.gather import check_state
 from regrow.engine.plan import Program
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -29,10 +29,12 @@ class Progress:
         total: passed in all, by unit.
         done: the program has ended.
         density: the last target reached; None before the first.
-        due: a target whose event failed and is tried again.
+        due: target and exchange of an event that failed and is tried again.
         signal: state of a signal-driven schedule.
         best: the best weights since its last cut.
         events: the log of mask events.
+        away: values of removed weights, for plans with a memory; zero where a weight lives.
+        rehearsing: a trial of a regrowth is under way, whose steps are not the program's.
     """
 
     masks: MaskSet
@@ -43,10 +45,12 @@ class Progress:
     total: dict[str, int] = field(default_factory=lambda: {"epoch": 0, "iteration": 0})
     done: bool = False
     density: float | None = None
-    due: float | None = None
+    due: tuple[float, float] | None = None
     signal: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Tensor] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
+    away: dict[str, Tensor] = field(default_factory=dict)
+    rehearsing: bool = False
 
 
 def start(weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor] | None) -> MaskSet:
@@ -74,6 +78,7 @@ def capture(at: Progress, program: Program) -> dict[str, Any]:
         "states": {which: dict(state) for which, state in at.states.items()},
         "total": dict(at.total),
         "events": list(at.events),
+        "away": dict(at.away),
         "masks": at.masks.state_dict(),
     }
     return {
@@ -123,4 +128,11 @@ def restore(
             )
     for which, state in plain["states"].items():
         check_state(model, state, f"checkpoint's {which}")
+    for name, values in plain["away"].items():
+        if name not in weights or values.shape != weights[name].shape:
+            raise RegrowError(
+                f"the checkpoint remembers values of {name}, which the model lacks or has in "
+                "another shape; resume with the model that the checkpoint is of."
+            )
+    plain["away"] = {n: v.to(weights[n].device) for n, v in plain["away"].items()}
     return Progress(masks, **{**plain, "total": dict(plain["total"]), "events": [*plain["events"]]})

@@ -9,6 +9,7 @@ from regrow.parts.schedule.hybrid import Hybrid
 from regrow.parts.schedule.manual import Manual
 from regrow.parts.schedule.one_shot import OneShot
 from regrow.parts.schedule.patience import Patience
+from regrow.parts.schedule.rebound import Rebound
 
 SCHEDULES: Table[Schedule | SignalSchedule] = Table(
     "schedule",
@@ -18,5 +19,6 @@ SCHEDULES: Table[Schedule | SignalSchedule] = Table(
     Row("cubic", Cubic, "Zhu and Gupta 2017, eq. 1"),
     Row("hybrid", Hybrid, "arXiv 2508.13836 (2025)"),
     Row("manual", Manual, "arXiv 2508.13836 (2025)"),
+    Row("rebound", Rebound, "arXiv 2511.11675 (2025)"),
     Row("patience", Patience, "arXiv 2508.13836 (2025)"),
 )

@@ -1,0 +1,142 @@
+"""A mask event from evidence to log entry, and the trial of one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from regrow.core.budget import Budget, kept_count
+from regrow.core.errors import RegrowError
+from regrow.core.evidence import Evidence, Need
+from regrow.core.protocols import Weight
+from regrow.engine.event import decide
+from regrow.engine.gather import Source, clone_state, gather
+from regrow.engine.memory import complete
+from regrow.engine.perform import perform
+from regrow.engine.plan import Plan
+from regrow.engine.progress import Progress
+from regrow.model.inventory import Inventory
+
+Rehearse = Callable[[nn.Module], float]
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """What events act on: the live network, its optimiser, and where evidence comes from."""
+
+    model: nn.Module
+    entries: Inventory
+    weights: Mapping[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    source: Source
+    rehearse: Rehearse | None
+
+    def reach(self, plan: Plan, at: Progress, density: float, seed: int, exchange: float) -> None:
+        """Bring the masks to a density; `at` gets the new masks, memory and log entry.
+
+        Args:
+            plan: of the present stage.
+            at: where the program stands.
+            density: the target, a fraction of all convolution and linear weights.
+            seed: the program's.
+            exchange: the fraction of the living weights to cut beyond the target and regrow.
+
+        Raises:
+            RegrowError: as `gather`, `decide` and `perform` do.
+        """
+        before = at.masks
+        growing = kept_count(self.entries.total, density) > sum(before.kept.values())
+        evidence = gather(
+            _needs(plan, growing, exchange) - {_TRIAL},
+            self.model,
+            self.entries,
+            at.states,
+            self.source,
+            (seed, len(at.events)),
+        )
+        whole: dict[str, Tensor] = {}
+        if plan.memory != "none":
+            whole = complete(self.weights, at.away)
+            evidence = replace(evidence, tensors={**evidence.tensors, Need("weight"): whole})
+        if growing and plan.regrowth and _TRIAL in plan.regrowth.needs:
+            evidence = replace(evidence, trial=self._trial(plan, at, density, evidence, exchange))
+        decision = decide(plan, self.entries, before, density, evidence, exchange)
+        # With feedback a removed weight goes on being updated: its moments are its own.
+        owner = None if plan.memory == "feedback" else self.optimizer
+        at.masks, entry = perform(decision, self.weights, before, owner)
+        at.away = {n: values.masked_fill(at.masks[n], 0) for n, values in whole.items()}
+        at.events.append({"epoch": at.total["epoch"], "step": at.total["iteration"], **entry})
+
+    def _trial(
+        self, plan: Plan, at: Progress, density: float, evidence: Evidence, exchange: float
+    ) -> Callable[[Mapping[str, int]], float]:
+        grow, rehearse = plan.regrowth, self.rehearse
+        assert grow is not None
+        assert rehearse is not None
+
+        def trial(counts: Mapping[str, int]) -> float:
+            fixed = replace(plan, regrowth=replace(grow, allocation=_Fixed(counts)))
+            modes = [(module, module.training) for module in self.model.modules()]
+            state = clone_state(self.model)
+            moments = copy.deepcopy(self.optimizer.state_dict())
+            masks = at.masks
+            decision = decide(fixed, self.entries, masks, density, evidence, exchange)
+            at.rehearsing = True
+            try:
+                at.masks, _ = perform(decision, self.weights, masks, self.optimizer)
+                with torch.random.fork_rng():
+                    return float(rehearse(self.model))
+            finally:
+                at.masks, at.rehearsing = masks, False
+                self.model.load_state_dict(state)
+                self.optimizer.load_state_dict(moments)
+                for module, mode in modes:
+                    module.training = mode
+
+        return trial
+
+
+_TRIAL = Need("trial")
+
+
+def check_rehearse(needs: frozenset[Need], rehearse: Rehearse | None) -> None:
+    """Refuse a program that learns by trial when nothing can be tried.
+
+    Raises:
+        RegrowError: `rehearse` is missing.
+    """
+    if rehearse is None and _TRIAL in needs:
+        raise RegrowError(
+            "the program learns layer budgets by trial: pass rehearse=, a function that fine-tunes "
+            "the model briefly and returns a score."
+        )
+
+
+def _needs(plan: Plan, growing: bool, exchange: float) -> frozenset[Need]:
+    """What this event asks for, which may be less than the plan does."""
+    if plan.regrowth is None or (not growing and exchange <= 0):
+        return plan.criterion.needs | plan.allocation.needs
+    if exchange > 0:
+        return plan.needs
+    return plan.regrowth.needs
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """The counts that a trial is about."""
+
+    units: Mapping[str, int]
+    needs = frozenset[Need]()
+
+    def counts(
+        self,
+        weights: tuple[Weight, ...],
+        budget: Budget,
+        pooled: Mapping[str, Tensor],
+        evidence: Evidence,
+    ) -> dict[str, int]:
+        return dict(self.units)

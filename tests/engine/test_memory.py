@@ -1,0 +1,303 @@
+"""Removed weights that are remembered: against a reference loop that holds the whole weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from engine_small import (
+    WEIGHTS,
+    assert_projected,
+    batches,
+    loss_fn,
+    network,
+    same,
+    sgd,
+    train,
+    two_stages,
+)
+from torch import Tensor, nn
+
+import regrow
+from regrow.core.budget import kept_count
+from regrow.core.errors import RegrowError
+from regrow.core.evidence import Evidence
+from regrow.core.step import Step
+from regrow.engine.plan import Memory, Plan, Program, Regrowth, Stage
+from regrow.parts.criteria.magnitude import Magnitude
+from regrow.parts.regrowth.gradient import GradientMagnitude
+from regrow.parts.regrowth.random import RandomRegrowth
+from regrow.parts.schedule.rebound import Rebound
+
+IT = Step.iterations
+TOTAL = 572
+WAY = Rebound(0.8, 0.9, IT(4), IT(8), IT(2))
+
+
+def competing(memory: Memory, length: int = 12) -> Program:
+    return Program((Stage(Plan(WAY, Magnitude(), memory=memory), IT(length)),))
+
+
+def top(whole: dict[str, Tensor], density: float) -> dict[str, Tensor]:
+    """Masks of the largest magnitudes over all layers; no two of these values tie."""
+    flat = torch.cat([w.abs().flatten() for w in whole.values()])
+    least = flat.sort(descending=True).values[kept_count(TOTAL, density) - 1]
+    return {name: w.abs() >= least for name, w in whole.items()}
+
+
+def reference(memory: Memory, kind: Any, steps: int) -> list[dict[str, Tensor]]:
+    """The algorithm as published, on a second network that always holds the masked weights.
+
+    Lin et al. 2020: the gradient is taken at the masked weights and applied to the whole ones.
+    """
+    model = network()
+    parameters = dict(model.named_parameters())
+    whole = {n: parameters[n].detach().clone() for n in WEIGHTS}
+    masks = {n: torch.ones_like(w, dtype=torch.bool) for n, w in whole.items()}
+    latent = {n: nn.Parameter(w.clone()) for n, w in whole.items()}
+    rest = [p for n, p in parameters.items() if n not in WEIGHTS]
+    optimizer = kind([*latent.values(), *rest])
+    seen = []
+    for step, batch in enumerate(batches(steps), 1):
+        with torch.no_grad():
+            for name in WEIGHTS:
+                parameters[name].copy_(latent[name] * masks[name])
+        model.zero_grad()
+        loss_fn(model, batch).backward()
+        before = {n: p.detach().clone() for n, p in latent.items()}
+        for name in WEIGHTS:
+            latent[name].grad = parameters[name].grad
+        optimizer.step()
+        if memory == "frozen":
+            with torch.no_grad():
+                for name, p in latent.items():
+                    p.copy_(torch.where(masks[name], p, before[name]))
+        target = WAY.target(IT(step))
+        if target is not None:
+            masks = top({n: p.detach() for n, p in latent.items()}, target)
+        seen.append({n: p.detach() * masks[n] for n, p in latent.items()})
+    return seen
+
+
+def plain(parameters: Any) -> torch.optim.SGD:
+    return torch.optim.SGD(parameters, lr=0.3)
+
+
+def momentum(parameters: Any) -> torch.optim.SGD:
+    return torch.optim.SGD(parameters, lr=0.2, momentum=0.9, weight_decay=0.01, nesterov=True)
+
+
+def adam(parameters: Any) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, lr=0.05)
+
+
+@pytest.mark.parametrize(
+    ("memory", "kind"),
+    [("feedback", plain), ("feedback", momentum), ("feedback", adam), ("frozen", plain)],
+)
+def test_the_same_as_the_published_algorithm(memory: Memory, kind: Any) -> None:
+    model = network()
+    optimizer = kind(model.parameters())
+    handle = regrow.attach(model, optimizer, competing(memory))
+    expected = reference(memory, kind, 12)
+    returned = 0
+    for batch, after in zip(batches(12), expected, strict=True):
+        train(model, optimizer, [batch], handle)
+        for name, values in after.items():
+            torch.testing.assert_close(model.get_parameter(name).detach(), values)
+    returned = sum(event["regrown"] for event in handle.events)
+    assert [event["step"] for event in handle.events] == [2, 4, 6, 8]
+    assert returned > kept_count(TOTAL, 0.2) - kept_count(TOTAL, 0.1)
+    handle.finalize()
+    assert handle.sparsity == 1 - kept_count(TOTAL, 0.2) / TOTAL
+
+
+def test_without_memory_nothing_of_it_is_kept() -> None:
+    model = network()
+    optimizer = sgd(model)
+    handle = regrow.attach(model, optimizer, competing("feedback"))
+    train(model, optimizer, batches(7), handle)
+    assert any(bool(v.any()) for v in handle._at.away.values())
+    train(model, optimizer, batches(1), handle)
+    assert handle._at.away == {}  # Its last event is over.
+
+
+@pytest.mark.parametrize("memory", ["frozen", "feedback"])
+@pytest.mark.parametrize("stop", [1, 3, 5, 8, 9])
+def test_resumed_is_the_same_to_the_bit(memory: Memory, stop: int) -> None:
+    def start(saved: Any = None) -> tuple[nn.Module, Any, Any]:
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        if saved:
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+        state = saved and saved["pruning"]
+        return model, optimizer, regrow.attach(model, optimizer, competing(memory), resume=state)
+
+    data = batches(12)
+    model, optimizer, handle = start()
+    train(model, optimizer, data, handle)
+    partial, partial_optimizer, partial_handle = start()
+    train(partial, partial_optimizer, data[:stop], partial_handle)
+    saved = {
+        "model": partial.state_dict(),
+        "optimizer": partial_optimizer.state_dict(),
+        "pruning": partial_handle.state_dict(),
+    }
+    resumed, resumed_optimizer, resumed_handle = start(saved)
+    train(resumed, resumed_optimizer, data[stop:], resumed_handle)
+    assert same(model.state_dict(), resumed.state_dict())
+    assert handle.events == resumed_handle.events
+
+
+def test_a_checkpoint_of_another_memory_is_refused() -> None:
+    model = network()
+    optimizer = sgd(model)
+    handle = regrow.attach(model, optimizer, competing("frozen"))
+    train(model, optimizer, batches(3), handle)
+    state = handle.state_dict()
+    state["progress"]["away"]["0.weight"] = torch.zeros(1)
+    handle.detach()
+    with pytest.raises(RegrowError, match=r"remembers values of 0.weight"):
+        regrow.attach(model, optimizer, competing("frozen"), resume=state)
+
+
+def test_a_closure_would_see_another_network() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    regrow.attach(model, optimizer, competing("feedback"))
+    train(model, optimizer, batches(2))
+    with pytest.raises(RegrowError, match="call step\\(\\) without one"):
+        optimizer.step(lambda: loss_fn(model, batches(1)[0]).detach())
+
+
+def test_memory_and_regrowth_are_two_ways_back() -> None:
+    with pytest.raises(RegrowError, match="leave regrowth out"):
+        Plan(WAY, memory="frozen", regrowth=Regrowth(RandomRegrowth()))
+    with pytest.raises(RegrowError, match="frozen"):
+        Plan(WAY, memory="forzen")  # type: ignore[arg-type]
+    program = competing("feedback")
+    assert Program.from_json(program.to_json()) == program
+
+
+def exchanging(fraction: float) -> Program:
+    grow = Regrowth(GradientMagnitude(), exchange=fraction)
+    hold = Rebound(0.9, 0.9, IT(2), IT(10), IT(2))
+    return Program((Stage(Plan(hold, Magnitude(), regrowth=grow), IT(12)),))
+
+
+def test_an_exchange_cuts_the_smallest_and_grows_the_steepest() -> None:
+    model = network()
+    optimizer = plain(model.parameters())
+    data = batches(4, seed=7)
+    handle = regrow.attach(model, optimizer, exchanging(0.4), loss_fn=loss_fn, data=data)
+    living = kept_count(TOTAL, 0.1)
+    for step, batch in enumerate(batches(10), 1):
+        masks = {n: m.clone() for n, m in handle.masks.items()}
+        # The same step on a twin gives the weights that the event saw.
+        twin = network()
+        twin.load_state_dict(model.state_dict())
+        other = plain(twin.parameters())
+        train(twin, other, [batch])
+        with torch.no_grad():
+            for name in WEIGHTS:
+                twin.get_parameter(name).mul_(masks[name])
+        train(model, optimizer, [batch], handle)
+        if step not in (4, 6, 8):
+            continue
+        share = 0.4 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / 10)).item())
+        down = living - round(share * living)
+        kept = top({n: twin.get_parameter(n).detach() for n in WEIGHTS}, down / TOTAL)
+        twin.zero_grad()
+        twin.eval()
+        for each in data:
+            (loss_fn(twin, each) / len(data)).backward()
+        gradients = {n: twin.get_parameter(n).grad for n in WEIGHTS}
+        scores = {n: g.abs().masked_fill(kept[n], torch.inf) for n, g in gradients.items()
+                  if g is not None}  # fmt: skip
+        flat = torch.cat([s.flatten() for s in scores.values()])
+        least = flat.sort(descending=True).values[living - 1]
+        for name, score in scores.items():
+            assert torch.equal(handle.masks[name], score >= least), (step, name)
+            back = handle.masks[name] & ~masks[name]
+            assert not model.get_parameter(name).detach()[back].any()
+    last = handle.events[-1]
+    assert last["step"] == 8, "at the schedule's last event nothing is left to exchange"
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0])
+def test_exchange_is_a_fraction(fraction: float) -> None:
+    with pytest.raises(RegrowError, match="exchange"):
+        Regrowth(RandomRegrowth(), exchange=fraction)
+
+
+class Trying:
+    """An allocation that tries two budgets and takes the better one."""
+
+    from regrow.core.evidence import Need
+
+    needs = frozenset({Need("trial")})
+
+    def __init__(self) -> None:
+        self.rewards: list[float] = []
+
+    def counts(self, weights: Any, budget: Any, pooled: Any, evidence: Evidence) -> dict[str, int]:
+        first, last = dict(budget.lower), dict(budget.lower)
+        for counts, order in ((first, WEIGHTS), (last, WEIGHTS[::-1])):
+            room = budget.total - sum(counts.values())
+            for name in order:
+                took = min(room, budget.upper[name] - counts[name])
+                counts[name] += took
+                room -= took
+        if evidence.trial is None:
+            return first
+        self.rewards = [evidence.trial(first), evidence.trial(last)]
+        return first if self.rewards[0] >= self.rewards[1] else last
+
+
+def test_trials_leave_no_trace() -> None:
+    def run(rehearse: Any) -> tuple[Any, Trying, list[int]]:
+        torch.manual_seed(3)
+        model = network()
+        optimizer = momentum(model.parameters())
+        two = two_stages()
+        trying = Trying()
+        plan = two.stages[1].plan
+        assert plan.regrowth is not None
+        grow = Regrowth(plan.regrowth.rule, allocation=trying)
+        program = Program((two.stages[0], Stage(Plan(plan.schedule, regrowth=grow), Step(1))))
+        steps: list[int] = []
+
+        def tried(live: nn.Module) -> float:
+            train(live, optimizer, batches(3, seed=5))
+            assert_projected(live, handle.masks)
+            torch.rand(4)
+            steps.append(sum(int(m.sum()) for m in handle.masks.values()))
+            return float(rehearse())
+
+        handle = regrow.attach(
+            model, optimizer, program, loss_fn=loss_fn, data=batches(2), rehearse=tried
+        )
+        for _ in range(2):
+            train(model, optimizer, batches(4), handle)
+            handle.epoch_end()
+        handle.finalize()
+        return (model.state_dict(), optimizer.state_dict(), torch.rand(1)), trying, steps
+
+    scores = iter([0.5, 0.2])
+    state, trying, steps = run(lambda: next(scores))
+    assert trying.rewards == [0.5, 0.2]
+    assert steps == [kept_count(TOTAL, 0.4)] * 2  # The trial's masks were in force.
+    again, _, _ = run(lambda: 0.0)  # A tie takes the first budget too.
+    assert same(state, again)
+
+
+def test_learning_by_trial_needs_a_rehearsal() -> None:
+    grow = Regrowth(RandomRegrowth(), allocation=Trying())
+    two = two_stages()
+    program = Program((two.stages[0], Stage(Plan(two.stages[1].plan.schedule, regrowth=grow),
+                                            Step(1))))  # fmt: skip
+    model = network()
+    with pytest.raises(RegrowError, match="rehearse="):
+        regrow.attach(model, sgd(model), program, loss_fn=loss_fn, data=batches(2))
