@@ -24,10 +24,13 @@ from regrow.core.budget import kept_count
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence
 from regrow.core.step import Step
-from regrow.engine.plan import Memory, Plan, Program, Regrowth, Stage
+from regrow.engine.plan import Plan, Program, Regrowth, Stage
 from regrow.parts.criteria.magnitude import Magnitude
+from regrow.parts.regrowth.gain import Gain
 from regrow.parts.regrowth.gradient import GradientMagnitude
 from regrow.parts.regrowth.random import RandomRegrowth
+from regrow.parts.regrowth.values import Remembered
+from regrow.parts.schedule.manual import Manual
 from regrow.parts.schedule.rebound import Rebound
 
 IT = Step.iterations
@@ -35,7 +38,7 @@ TOTAL = 572
 WAY = Rebound(0.8, 0.9, IT(4), IT(8), IT(2))
 
 
-def competing(memory: Memory, length: int = 12) -> Program:
+def competing(memory: float, length: int = 12) -> Program:
     return Program((Stage(Plan(WAY, Magnitude(), memory=memory), IT(length)),))
 
 
@@ -46,7 +49,7 @@ def top(whole: dict[str, Tensor], density: float) -> dict[str, Tensor]:
     return {name: w.abs() >= least for name, w in whole.items()}
 
 
-def reference(memory: Memory, kind: Any, steps: int) -> list[dict[str, Tensor]]:
+def reference(memory: float, kind: Any, steps: int) -> list[dict[str, Tensor]]:
     """The algorithm as published, on a second network that always holds the masked weights.
 
     Lin et al. 2020: the gradient is taken at the masked weights and applied to the whole ones.
@@ -69,10 +72,11 @@ def reference(memory: Memory, kind: Any, steps: int) -> list[dict[str, Tensor]]:
         for name in WEIGHTS:
             latent[name].grad = parameters[name].grad
         optimizer.step()
-        if memory == "frozen":
+        if memory < 1:
             with torch.no_grad():
                 for name, p in latent.items():
-                    p.copy_(torch.where(masks[name], p, before[name]))
+                    slow = before[name] + memory * (p - before[name])
+                    p.copy_(torch.where(masks[name], p, slow))
         target = WAY.target(IT(step))
         if target is not None:
             masks = top({n: p.detach() for n, p in latent.items()}, target)
@@ -94,9 +98,9 @@ def adam(parameters: Any) -> torch.optim.AdamW:
 
 @pytest.mark.parametrize(
     ("memory", "kind"),
-    [("feedback", plain), ("feedback", momentum), ("feedback", adam), ("frozen", plain)],
+    [(1, plain), (1, momentum), (1, adam), (0.25, plain), (0.25, adam), (0, plain)],
 )
-def test_the_same_as_the_published_algorithm(memory: Memory, kind: Any) -> None:
+def test_the_same_as_the_published_algorithm(memory: float, kind: Any) -> None:
     model = network()
     optimizer = kind(model.parameters())
     handle = regrow.attach(model, optimizer, competing(memory))
@@ -116,16 +120,16 @@ def test_the_same_as_the_published_algorithm(memory: Memory, kind: Any) -> None:
 def test_without_memory_nothing_of_it_is_kept() -> None:
     model = network()
     optimizer = sgd(model)
-    handle = regrow.attach(model, optimizer, competing("feedback"))
+    handle = regrow.attach(model, optimizer, competing(1))
     train(model, optimizer, batches(7), handle)
     assert any(bool(v.any()) for v in handle._at.away.values())
     train(model, optimizer, batches(1), handle)
     assert handle._at.away == {}  # Its last event is over.
 
 
-@pytest.mark.parametrize("memory", ["frozen", "feedback"])
+@pytest.mark.parametrize("memory", [0, 0.5, 1])
 @pytest.mark.parametrize("stop", [1, 3, 5, 8, 9])
-def test_resumed_is_the_same_to_the_bit(memory: Memory, stop: int) -> None:
+def test_resumed_is_the_same_to_the_bit(memory: float, stop: int) -> None:
     def start(saved: Any = None) -> tuple[nn.Module, Any, Any]:
         model = network()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -154,31 +158,61 @@ def test_resumed_is_the_same_to_the_bit(memory: Memory, stop: int) -> None:
 def test_a_checkpoint_of_another_memory_is_refused() -> None:
     model = network()
     optimizer = sgd(model)
-    handle = regrow.attach(model, optimizer, competing("frozen"))
+    handle = regrow.attach(model, optimizer, competing(0))
     train(model, optimizer, batches(3), handle)
     state = handle.state_dict()
     state["progress"]["away"]["0.weight"] = torch.zeros(1)
     handle.detach()
     with pytest.raises(RegrowError, match=r"remembers values of 0.weight"):
-        regrow.attach(model, optimizer, competing("frozen"), resume=state)
+        regrow.attach(model, optimizer, competing(0), resume=state)
 
 
 def test_a_closure_would_see_another_network() -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    regrow.attach(model, optimizer, competing("feedback"))
+    regrow.attach(model, optimizer, competing(1))
     train(model, optimizer, batches(2))
     with pytest.raises(RegrowError, match="call step\\(\\) without one"):
         optimizer.step(lambda: loss_fn(model, batches(1)[0]).detach())
 
 
-def test_memory_and_regrowth_are_two_ways_back() -> None:
-    with pytest.raises(RegrowError, match="leave regrowth out"):
-        Plan(WAY, memory="frozen", regrowth=Regrowth(RandomRegrowth()))
-    with pytest.raises(RegrowError, match="frozen"):
-        Plan(WAY, memory="forzen")  # type: ignore[arg-type]
-    program = competing("feedback")
+def test_memory_is_a_speed() -> None:
+    with pytest.raises(RegrowError, match="reads remembered weights"):
+        Plan(WAY, regrowth=Regrowth(RandomRegrowth(), Remembered()))
+    with pytest.raises(RegrowError, match=r"memory=1\.5"):
+        Plan(WAY, memory=1.5)
+    program = competing(1)
     assert Program.from_json(program.to_json()) == program
+
+
+def test_gain_brings_back_what_lowers_the_loss_most() -> None:
+    """Against putting each removed weight back by hand, a little, and measuring the loss."""
+    grow = Regrowth(Gain(), Remembered())
+    way = Manual((0.9, 0.85), (IT(1), IT(3)))
+    program = Program((Stage(Plan(way, Magnitude(), regrowth=grow, memory=0), IT(4)),))
+    model = network().double().eval()
+    data = [(x.double(), y) for x, y in batches(3, seed=7)]
+    start = {n: model.get_parameter(n).detach().clone() for n in WEIGHTS}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)  # The weights stand still.
+    handle = regrow.attach(model, optimizer, program, loss_fn=loss_fn, data=data)
+    train(model, optimizer, [(x.double(), y) for x, y in batches(2)], handle)
+    masks = {n: m.clone() for n, m in handle.masks.items()}
+    base = sum(float(loss_fn(model, each).detach()) for each in data)
+    gains = {}
+    for name in WEIGHTS:
+        weight = model.get_parameter(name).detach().view(-1)
+        for index in (~masks[name]).flatten().nonzero().flatten().tolist():
+            weight[index] = 1e-5 * start[name].flatten()[index]
+            gains[name, index] = base - sum(float(loss_fn(model, d).detach()) for d in data)
+            weight[index] = 0.0
+    train(model, optimizer, [(x.double(), y) for x, y in batches(1)], handle)
+    back = {n: handle.masks[n] & ~masks[n] for n in WEIGHTS}
+    expected = sorted(gains, key=lambda at: -gains[at])[: kept_count(TOTAL, 0.15) - 57]
+    found = {(n, i) for n in WEIGHTS for i in back[n].flatten().nonzero().flatten().tolist()}
+    assert found == set(expected)
+    for name in WEIGHTS:
+        after = model.get_parameter(name).detach()
+        assert torch.equal(after[back[name]], start[name][back[name]])
 
 
 def exchanging(fraction: float) -> Program:

@@ -86,7 +86,7 @@ def test_every_part_is_written_and_read(field: str, table: Any, name: str) -> No
     part = build(table, name)
     if field in ("rule", "value"):
         grow = Regrowth(**{"rule": RULES.build("random"), field: part})
-        plan = Plan(OneShot(0.5), regrowth=grow)
+        plan = Plan(OneShot(0.5), regrowth=grow, memory=0.0)
     else:
         plan = Plan(OneShot(0.5), **{field: part})
     there_and_back(Program((Stage(plan, EP(3)),)))

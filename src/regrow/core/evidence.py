@@ -11,7 +11,7 @@ from torch import Tensor
 from regrow.core.errors import RegrowError
 
 Kind = Literal["weight", "gradient", "gradient_square", "damage", "trial"]
-Which = Literal["current", "dense", "reference"]
+Which = Literal["current", "dense", "reference", "remembered"]
 
 
 class Need(NamedTuple):
@@ -23,7 +23,8 @@ class Need(NamedTuple):
             "damage" (per layer, the similarity of the layer's activations to the dense
             network's; low means much damage), or "trial" (a way to try a regrowth out).
         of: the network as it is now ("current"), as it was when regrow was attached ("dense"),
-            or the less sparse network kept for comparison ("reference").
+            the less sparse network kept for comparison ("reference"), or, of weights only, the
+            network as it is with the remembered values at its removed entries ("remembered").
     """
 
     kind: Kind

@@ -249,18 +249,18 @@ class Pruning:
             self._reach(*self._at.due)
 
     def _before_step(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not self._updates_away():
+        if not self._speed:
             return
         if any(given is not None for given in (*args[1:], kwargs.get("closure"))):
             raise RegrowError(
-                "with memory='feedback' removed weights have values inside the optimiser's step, "
-                "so a closure would see another network; call step() without one."
+                "with a memory that learns, removed weights have values inside the optimiser's "
+                "step, so a closure would see another network; call step() without one."
             )
         recall(self._on.weights, self._at.away)
 
     def _after_step(self, *_: Any) -> None:
-        if self._updates_away():
-            put_away(self._on.weights, self.masks, self._at.away)
+        if self._speed:
+            put_away(self._on.weights, self.masks, self._at.away, self._speed)
         project(self._on.weights, self.masks)
         if self._at.rehearsing:
             return
@@ -270,10 +270,10 @@ class Pruning:
         if not self.done:
             self._advance(Step.iterations(self._at.iteration))
 
-    def _updates_away(self) -> bool:
-        if not self._at.away:
-            return False
-        return self.program.stages[self._at.stage].plan.memory == "feedback"
+    @property
+    def _speed(self) -> float:
+        """How fast remembered values are updated now."""
+        return bool(self._at.away) * (self.program.stages[self._at.stage].plan.memory or 0.0)
 
     def _enter(self, stage: int) -> None:
         self._at.stage, self._at.epoch, self._at.iteration = stage, 0, 0
@@ -298,7 +298,7 @@ class Pruning:
     def _forget(self) -> None:
         """Let go of the memory once nothing competes any more."""
         following = self.program.stages[self._at.stage + 1 : self._at.stage + 2]
-        if all(stage.plan.memory == "none" for stage in following):
+        if all(stage.plan.memory is None for stage in following):
             self._at.away = {}
 
     def _leave(self) -> None:
@@ -342,7 +342,7 @@ class Pruning:
         plan = self.program.stages[self._at.stage].plan
         total, kept = self._on.entries.total, sum(self.masks.kept.values())
         same = density == self._at.density or kept == kept_count(total, density)
-        idle = kept == total or (plan.memory == "none" and exchange <= 0)
+        idle = kept == total or (not plan.competes and exchange <= 0)
         if not (same and idle):
             self._at.due = (density, exchange)
             self._on.reach(plan, self._at, density, self.program.seed, exchange)

@@ -44,14 +44,14 @@ def decide(
 
     The kept count is round((1 - sparsity) N), to the unit of the pattern. Below the present
     density only living weights compete; above it all living weights stay and removed ones return.
-    With a memory all weights compete at any density, removed ones with the value remembered.
+    With a memory and no regrowth all weights compete, removed ones with the value remembered.
 
     Args:
         plan: the parts.
         entries: the network's inventory; N is its total.
         masks: the present keep masks of all entries.
         density: the target, a fraction of N; layers outside the scope count as kept.
-        evidence: everything in `plan.needs`; with a memory the weights are those remembered.
+        evidence: everything in `plan.needs`; where all compete, the weights are those remembered.
         exchange: the fraction of the living weights to cut beyond the target before regrowth.
 
     Raises:
@@ -60,7 +60,7 @@ def decide(
     """
     event = _Event(plan, entries, scope(plan, entries), density, evidence)
     alive = {e.name: masks[e.name] for e in event.chosen}
-    if plan.memory != "none":
+    if plan.competes:
         return event.compete(alive)
     living = sum(int(mask.sum()) for mask in alive.values())
     if plan.regrowth is not None and exchange > 0:

@@ -114,11 +114,11 @@ def gather(
 
 
 def remembered(needs: frozenset[Need]) -> set[Which]:
-    """The networks other than the live one whose weights the needs ask to be kept."""
+    """The networks other than the live one whose weights the needs ask to be kept whole."""
     which: set[Which] = {need.of for need in needs}
     if _damage(needs):
         which.add("dense")
-    return which - {"current"}
+    return which - {"current", "remembered"}
 
 
 def check_copies(needs: frozenset[Need], model: nn.Module) -> None:

@@ -34,10 +34,17 @@ def recall(weights: Mapping[str, nn.Parameter], away: Mapping[str, Tensor]) -> N
 
 @torch.no_grad()
 def put_away(
-    weights: Mapping[str, nn.Parameter], masks: MaskSet, away: Mapping[str, Tensor]
+    weights: Mapping[str, nn.Parameter], masks: MaskSet, away: Mapping[str, Tensor], speed: float
 ) -> None:
-    """Take the values of removed entries out of the weights again; true zeros stay behind."""
+    """Take the values of removed entries out of the weights again; true zeros stay behind.
+
+    Args:
+        weights: after an optimiser step.
+        masks: the present keep masks.
+        away: the values before the step, updated in place.
+        speed: 1 takes the step's change over as it is, less takes so much of it.
+    """
     for name, values in away.items():
         weight, removed = weights[name], masks.removed(name).to(weights[name].device)
-        values.copy_(weight).masked_fill_(~removed, 0)
+        values.lerp_(weight.detach(), speed).masked_fill_(~removed, 0)
         weight.masked_fill_(removed, 0)

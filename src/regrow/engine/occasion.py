@@ -59,14 +59,17 @@ class Occasion:
             (seed, len(at.events)),
         )
         whole: dict[str, Tensor] = {}
-        if plan.memory != "none":
+        if plan.memory is not None:
             whole = complete(self.weights, at.away)
-            evidence = replace(evidence, tensors={**evidence.tensors, Need("weight"): whole})
+            tensors = {**evidence.tensors, Need("weight", "remembered"): whole}
+            if plan.competes:
+                tensors[Need("weight")] = whole
+            evidence = replace(evidence, tensors=tensors)
         if growing and plan.regrowth and _TRIAL in plan.regrowth.needs:
             evidence = replace(evidence, trial=self._trial(plan, at, density, evidence, exchange))
         decision = decide(plan, self.entries, before, density, evidence, exchange)
-        # With feedback a removed weight goes on being updated: its moments are its own.
-        owner = None if plan.memory == "feedback" else self.optimizer
+        # A removed weight that goes on being updated has moments of its own.
+        owner = None if plan.memory else self.optimizer
         at.masks, entry = perform(decision, self.weights, before, owner)
         at.away = {n: values.masked_fill(at.masks[n], 0) for n, values in whole.items()}
         at.events.append({"epoch": at.total["epoch"], "step": at.total["iteration"], **entry})

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.evidence import Need
@@ -32,8 +32,6 @@ from regrow.parts.regrowth.values import Zero
 from regrow.parts.schedule import SCHEDULES
 from regrow.parts.select import SELECTORS
 from regrow.parts.select.top_k import TopK
-
-Memory = Literal["none", "frozen", "feedback"]
 
 _TABLES: dict[str, Table[Any]] = {
     "criterion": CRITERIA,
@@ -102,11 +100,12 @@ class Plan:
         include: globs of the layers that may be pruned.
         exclude: globs of the layers that stay whole; they count in the sparsity all the same.
         floor: the least number of units that stay in a layer, at least 1.
-        memory: what becomes of the values of removed weights. "none": they are lost. "frozen":
-            they are kept and compete with the living ones at every event, so that a weight may
-            return with its value whatever the target does. "feedback": they are updated
-            meanwhile by the optimiser, from the gradient that the sparse network has at their
-            positions (Lin et al. 2020, "Dynamic model pruning with feedback"), and compete.
+        memory: None lets the values of removed weights go. A number remembers them: the optimiser
+            goes on updating them at so many times its speed, from the gradient that the sparse
+            network has at their positions; 0 freezes them, 1 is the feedback of Lin et al. 2020
+            ("Dynamic model pruning with feedback"). Without `regrowth` all weights then compete
+            under the criterion at every event, whatever the target does; with it, rule and value
+            may read what is remembered.
     """
 
     schedule: Schedule | SignalSchedule
@@ -118,15 +117,18 @@ class Plan:
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     floor: int = 1
-    memory: Memory = "none"
+    memory: float | None = None
 
     def __post_init__(self) -> None:
-        if self.memory not in get_args(Memory):
-            raise unknown("memory", self.memory, get_args(Memory))
-        if self.memory != "none" and self.regrowth is not None:
+        if self.memory is not None and not 0 <= self.memory <= 1:
             raise RegrowError(
-                f"with memory={self.memory!r} removed weights return by competing with the living "
-                "ones under the criterion; leave regrowth out, or memory at 'none'."
+                f"memory={self.memory} is the speed at which remembered values are updated, in "
+                "[0, 1], or None."
+            )
+        if self.memory is None and Need("weight", "remembered") in self.needs:
+            raise RegrowError(
+                "the rule or value of the regrowth reads remembered weights, but memory is None; "
+                "give memory=0 to keep them as they were removed."
             )
         if self.floor < 1:
             raise RegrowError(
@@ -139,9 +141,14 @@ class Plan:
     def needs(self) -> frozenset[Need]:
         """All evidence that some event of the plan may ask for."""
         needs = self.criterion.needs | self.allocation.needs
-        if self.memory != "none":
+        if self.competes:
             needs |= {Need("weight")}
         return needs | self.regrowth.needs if self.regrowth else needs
+
+    @property
+    def competes(self) -> bool:
+        """Whether removed weights return by competing under the criterion."""
+        return self.memory is not None and self.regrowth is None
 
     def exchange_at(self, step: Step) -> float:
         """The fraction of living weights to exchange at a step: a cosine, zero at the last event.
@@ -198,7 +205,7 @@ class Program:
             ):
                 raise RegrowError(f"{where} has another pattern or scope than the first stage.")
             for sparsity in sparsities(plan.schedule):
-                returns = plan.regrowth is not None or plan.memory != "none"
+                returns = plan.regrowth is not None or plan.competes
                 if sparsity < reached - 1e-9 and not returns:
                     raise RegrowError(
                         f"{where} goes from sparsity {reached:g} back to {sparsity:g} but has no "

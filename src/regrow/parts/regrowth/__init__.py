@@ -4,10 +4,11 @@ from regrow.core.protocols import Criterion, Value
 from regrow.core.table import Row, Table
 from regrow.parts.regrowth.dense_magnitude import DenseMagnitude
 from regrow.parts.regrowth.dense_saliency import DenseSaliency
+from regrow.parts.regrowth.gain import Gain
 from regrow.parts.regrowth.gradient import GradientMagnitude
 from regrow.parts.regrowth.random import RandomRegrowth
 from regrow.parts.regrowth.reference import Reference
-from regrow.parts.regrowth.values import FromReference, Initialiser, Saved, Zero
+from regrow.parts.regrowth.values import FromReference, Initialiser, Remembered, Saved, Zero
 
 RULES: Table[Criterion] = Table(
     "regrowth",
@@ -15,6 +16,7 @@ RULES: Table[Criterion] = Table(
     Row("magnitude", DenseMagnitude, "Han et al. 2015"),
     Row("gradient", GradientMagnitude, "Evci et al. 2020"),
     Row("reference", Reference, "arXiv 2511.11675 (2025)"),
+    Row("gain", Gain, "Molchanov et al. 2019, signed"),
     Row("random", RandomRegrowth, "Mocanu et al. 2018"),
 )
 
@@ -22,6 +24,7 @@ VALUES: Table[Value] = Table(
     "value",
     Row("zero", Zero, "Evci et al. 2020"),
     Row("dense", Saved, "-"),
+    Row("remembered", Remembered, "Lin et al. 2020"),
     Row("reference", FromReference, "arXiv 2511.11675 (2025)"),
     Row("init", Initialiser, "He et al. 2015, eq. 10"),
 )

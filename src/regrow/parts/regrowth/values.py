@@ -41,6 +41,19 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """The value that the weight had when it was removed, or has got meanwhile; see `Plan.memory`.
+
+    Source: Lin et al. 2020, "Dynamic model pruning with feedback", where it is updated meanwhile.
+    """
+
+    needs = frozenset({Need("weight", "remembered")})
+
+    def values(self, weight: Weight, evidence: Evidence) -> Tensor | None:
+        return evidence[Need("weight", "remembered")][weight.name]
+
+
+@dataclass(frozen=True)
 class FromReference:
     """The value that the weight has in the less sparse reference network.
 
