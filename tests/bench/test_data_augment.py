@@ -92,3 +92,23 @@ def test_a_pad_that_does_not_fit_is_refused(pad):
 def test_an_unknown_padding_is_refused():
     with pytest.raises(RegrowError, match=r"'zeros'\. Did you mean 'zero'"):
         random_crop(torch.zeros(2, 3, 8, 8), 1, generator(), "zeros")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
+@pytest.mark.parametrize("padding", ["reflect", "zero"])
+def test_an_accelerator_augments_alike_and_without_waiting(padding):
+    images = torch.rand(64, 3, 8, 8, generator=generator(1))
+
+    def augment(batch):
+        draws = generator(5)
+        return random_flip(random_crop(batch, 2, draws, padding), draws)
+
+    there = images.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        out = augment(there)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert out.is_cuda
+    assert torch.equal(out.cpu(), augment(images))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from regrow.bench.models import digits_cnn, resnet20, resnet56, vgg16_bn
+from regrow.bench.models import digits_cnn, matching_width, resnet20, resnet56, vgg16_bn
 from regrow.core.errors import RegrowError
 
 VGG_PLAN = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
@@ -21,14 +21,16 @@ def weights(model: nn.Module) -> int:
     return sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
 
 
-def resnet_formula(blocks: int, classes: int, in_channels: int) -> int:
+def resnet_formula(
+    blocks: int, classes: int, in_channels: int, widths: tuple[int, ...] = (16, 32, 64)
+) -> int:
     """A stem, 2n convolutions a stage (the first of a stage reads the width before), a head."""
-    convs = [(in_channels, 16)]
-    before = 16
-    for width in (16, 32, 64):
+    convs = [(in_channels, widths[0])]
+    before = widths[0]
+    for width in widths:
         convs += [(before, width)] + [(width, width)] * (2 * blocks - 1)
         before = width
-    return sum(9 * a * b for a, b in convs) + 64 * classes
+    return sum(9 * a * b for a, b in convs) + widths[-1] * classes
 
 
 def vgg_formula(classes: int, divisor: int, in_channels: int) -> int:
@@ -73,6 +75,8 @@ def test_all_parameters_of_resnet20_are_the_published_number() -> None:
         (lambda: resnet20(7), (3, 32, 32)),
         (lambda: resnet20(7, in_channels=1), (1, 28, 28)),
         (lambda: resnet56(7, in_channels=1), (1, 28, 28)),
+        (lambda: resnet20(7, 0.3), (3, 32, 32)),
+        (lambda: resnet20(7, 0.01), (3, 32, 32)),
         (lambda: vgg16_bn(7, 0.25), (3, 32, 32)),
         (lambda: vgg16_bn(7, 0.01, in_channels=1), (1, 32, 32)),
     ],
@@ -132,10 +136,61 @@ def test_digits_cnn_learns_quickly() -> None:
     assert accuracy > 0.95
 
 
+@pytest.mark.parametrize("build", [vgg16_bn, resnet20, resnet56])
 @pytest.mark.parametrize("width", [0.0, -1.0, math.nan, math.inf])
-def test_bad_width_is_refused(width: float) -> None:
+def test_bad_width_is_refused(build: Callable[..., nn.Module], width: float) -> None:
     with pytest.raises(RegrowError, match="width must be a positive number"):
-        vgg16_bn(10, width)
+        build(10, width)
+
+
+@pytest.mark.parametrize("width", [0.01, 0.1, 0.32, 0.5, 1.0, 1.7])
+def test_resnets_of_other_widths(width: float) -> None:
+    # Python rounds halves to the even number, as the network does.
+    widths = tuple(max(1, round(full * width)) for full in (16, 32, 64))
+    assert weights(resnet20(10, width)) == resnet_formula(3, 10, 3, widths)
+    block = resnet20(10, width).get_submodule("layer2.0").eval()
+    for name in ("conv1", "conv2"):
+        nn.init.zeros_(block.get_parameter(f"{name}.weight"))
+    x = torch.rand(2, widths[0], 6, 5)
+    out = block(x)
+    assert out.shape == (2, widths[1], 3, 3)
+    assert torch.equal(out[:, : widths[0]], x[:, :, ::2, ::2])
+    assert not out[:, widths[0] :].any()
+
+
+@pytest.mark.parametrize("asked", [1, 200, 1_500, 13_417, 26_834, 120_000, 268_336, 300_001])
+def test_matching_width_is_the_nearest_of_all(asked: int) -> None:
+    state = torch.get_rng_state()
+    width = matching_width(lambda w: resnet20(10, w), asked)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert width == matching_width(lambda w: resnet20(10, w), asked)
+    # Channel counts change at odd multiples of 1/128, so these are all the networks there are.
+    counts = {
+        resnet_formula(3, 10, 3, tuple(max(1, round(full * n / 256)) for full in (16, 32, 64)))
+        for n in range(1, 300)
+    }
+    found = weights(resnet20(10, width))
+    assert abs(found - asked) == min(abs(count - asked) for count in counts)
+    if asked == 268_336:
+        assert width == 1
+
+
+def test_matching_width_of_other_families() -> None:
+    def line(width: float) -> nn.Module:
+        return nn.Linear(10, max(1, round(4 * width)))
+
+    # 10, 20, 30 ... weights; of two that are equally near the smaller.
+    for asked, expected in ((1, 10), (14, 10), (15, 10), (16, 20), (1_234, 1_230)):
+        assert line(matching_width(line, asked)).get_parameter("weight").numel() == expected
+    generator = torch.Generator().manual_seed(1)
+    quarter = matching_width(lambda w: vgg16_bn(10, w, generator=generator), 921_008)
+    assert weights(vgg16_bn(10, quarter)) == 921_008
+    assert generator.initial_seed() == 1
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(1).get_state())
+    with pytest.raises(RegrowError, match="weights is a count of at least 1; got 0"):
+        matching_width(line, 0)
+    with pytest.raises(RegrowError, match="build makes no network of 99 weights: 6 at width"):
+        matching_width(lambda w: nn.Linear(2, 3), 99)
 
 
 def test_bad_classes_and_channels_are_refused() -> None:

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from small_task import TRAINING, configured, small, splits, trained
 from torch import Tensor
 
+import regrow.bench.course
 import regrow.bench.deliver
-import regrow.bench.trainer
 from regrow.bench import TensorPair
 from regrow.bench.job import Job, learning_rate
 from regrow.bench.trainer import Trainer
@@ -88,7 +88,7 @@ def test_every_arm_is_treated_alike(
     task = small(splits=lambda _: watched, augment=augment)
     monkeypatch.setattr(Trainer, "run", run)
     monkeypatch.setattr(Trainer, "accuracy", accuracy)
-    monkeypatch.setattr(regrow.bench.trainer, "learning_rate", rate)
+    monkeypatch.setattr(regrow.bench.course, "learning_rate", rate)
     config = configured(monkeypatch, task, recipe, settings, controls)
     touched.clear()
     record = trained(config, task, tmp_path / "run")
@@ -131,6 +131,33 @@ def test_the_cap_of_patience_is_the_recipes(
     arms = trained(config, task, tmp_path / "run")["arms"]
     assert arms["iterative"]["epochs"]["fine_tune"] == 10  # two cuts of at most five
     assert arms["iterative"]["sparsity"] == pytest.approx(0.8, abs=1e-2)
+
+
+def test_the_dense_network_is_trained_once_for_all_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, out = small(), tmp_path / "run"
+    trains: list[str] = []
+
+    def again(*settings: str) -> dict[str, Any]:
+        trains.clear()
+        for file in (out / "state").glob("bidirectional.*"):
+            file.unlink()
+        config = configured(monkeypatch, task, "bidirectional", settings, controls=())
+        arms: dict[str, Any] = trained(
+            config, task, out, notify=lambda event: trains.append(event["arm"])
+        )["arms"]
+        return arms
+
+    first = again("sparsity=0.5", "overshoot=0.9")
+    assert set(trains) == {"dense", "bidirectional"}
+    more = ("training.fine_tune_lr=0.02", "training.evidence_batches=3", "epochs=[1,1]")
+    other = again("sparsity=0.4", "overshoot=0.8", "training.distillation=0.5", *more)
+    assert set(trains) == {"bidirectional"}
+    assert other["dense"] == first["dense"]
+    assert other["bidirectional"]["sparsity"] != first["bidirectional"]["sparsity"]
+    with pytest.raises(RegrowError, match=r"dense\.done belongs to another run"):
+        again("sparsity=0.5", "overshoot=0.9", "training.lr=0.05")
 
 
 def test_history_tells_the_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

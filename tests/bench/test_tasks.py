@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import regrow.bench.deliver
 from regrow.bench import Task, Training, gathered
 from regrow.bench.config import configure
 from regrow.bench.run import fabric_precision, run
-from regrow.bench.tasks import TASKS, find_task
+from regrow.bench.tasks import TASKS, dense_training, find_task
 from regrow.core.errors import RegrowError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -137,12 +138,54 @@ def test_a_dataset_is_gathered() -> None:
         {"threads": -1},
         {"dense_epochs": 0},
         {"batch_size": 0},
+        {"rehearsal_steps": 0},
+        {"distillation": 1.1},
+        {"distillation": math.nan},
+        {"temperature": 0.0},
+        {"temperature": math.inf},
+        {"compile": "always"},
+        {"precision": "fp16"},
     ],
     ids=str,
 )
 def test_training_is_checked_when_it_is_made(wrong: dict[str, Any]) -> None:
     with pytest.raises(RegrowError, match=rf"training\.{next(iter(wrong))} is"):
         Training(**wrong)
+
+
+def test_what_the_dense_network_depends_on() -> None:
+    task = find_task("digits").training
+    later = replace(
+        task,
+        fine_tune_epochs=7,
+        fine_tune_lr=0.3,
+        evidence_batches=2,
+        rehearsal_steps=5,
+        distillation=0.5,
+        temperature=2.0,
+    )
+    assert dense_training(later) == dense_training(task)
+    assert dense_training(dense_training(task)) == dense_training(task)
+    others: list[dict[str, Any]] = [
+        {"dense_epochs": 7},
+        {"batch_size": 7},
+        {"lr": 0.3},
+        {"momentum": 0.3},
+        {"nesterov": False},
+        {"weight_decay": 0.0},
+        {"label_smoothing": 0.3},
+        {"precision": "bf16"},
+        {"channels_last": True},
+        {"compile": "on"},
+        {"threads": 2},
+    ]
+    for change in others:
+        assert dense_training(replace(task, **change)) != dense_training(task), change
+    # Every field is in one of the two lists.
+    named = {key for change in others for key in change}
+    changed = {f.name for f in fields(Training) if getattr(later, f.name) != getattr(task, f.name)}
+    assert named | changed == {f.name for f in fields(Training)}
+    assert not named & changed
 
 
 def test_the_current_directory_is_looked_in(

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from regrow.engine.attach import Pruning
 from regrow.engine.plan import Program
+
+Hook = Callable[[nn.Module, torch.optim.Optimizer, Pruning], None]
+
+
+class Paused(Exception):
+    """Training was stopped on time, at a checkpoint; run the job again to go on."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,9 @@ class Job:
         cycles: epochs of each learning-rate cycle, the same for all arms of a comparison.
         epochs: the most epochs, at most the sum of the cycles.
         lr: the peak of each cycle.
+        hook: for experiments, called with model, optimiser and pruning handle right after the
+            handle was made, on a fresh start and again on every resumption. What it changes and
+            the checkpoint does not hold (`Trainer.run` says what it holds) is its own to restore.
     """
 
     arm: str
@@ -31,6 +42,7 @@ class Job:
     cycles: tuple[int, ...]
     epochs: int
     lr: float
+    hook: Hook | None = None
 
 
 @dataclass
@@ -41,6 +53,7 @@ class Trained:
         state: the model's state dict, on the CPU.
         keep: keep masks by clean name, or None for a dense arm.
         epochs, steps: spent.
+        rehearsed: steps spent in rehearsals besides, whose outcome was given up.
         seconds: of training and validation, over all interruptions.
         validation_accuracy: of the chosen weights.
         history: one dict per epoch.
@@ -51,6 +64,7 @@ class Trained:
     keep: dict[str, Tensor] | None = None
     epochs: int = 0
     steps: int = 0
+    rehearsed: int = 0
     seconds: float = 0.0
     validation_accuracy: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +90,11 @@ def digits_cnn(classes: int = 10, *, generator: torch.Generator | None = None) -
 
 
 def resnet20(
-    classes: int = 10, *, in_channels: int = 3, generator: torch.Generator | None = None
+    classes: int = 10,
+    width: float = 1.0,
+    *,
+    in_channels: int = 3,
+    generator: torch.Generator | None = None,
 ) -> nn.Sequential:
     """The CIFAR ResNet of depth 20: three stages of three blocks, 16, 32 and 64 channels wide.
 
@@ -97,24 +102,29 @@ def resnet20(
 
     Args:
         classes: length of the output.
+        width: multiplies every convolution's channels (16 to 64), rounded, at least 1.
         in_channels: 3 for CIFAR, 1 for grey images such as 28 x 28 Fashion-MNIST.
         generator: source of the initial weights (CPU); None takes PyTorch's default generator.
 
     Returns:
-        A network from (B, in_channels, H, W), any H and W, to logits (B, classes);
+        A network from (B, in_channels, H, W), any H and W, to logits (B, classes). At width 1,
         N = 267,264 + 144 * in_channels + 64 * classes.
     """
-    return _resnet(3, classes, in_channels, generator)
+    return _resnet(3, classes, width, in_channels, generator)
 
 
 def resnet56(
-    classes: int = 10, *, in_channels: int = 3, generator: torch.Generator | None = None
+    classes: int = 10,
+    width: float = 1.0,
+    *,
+    in_channels: int = 3,
+    generator: torch.Generator | None = None,
 ) -> nn.Sequential:
     """The CIFAR ResNet of depth 56: as `resnet20`, with nine blocks a stage.
 
-    N = 847,872 + 144 * in_channels + 64 * classes.
+    At width 1, N = 847,872 + 144 * in_channels + 64 * classes.
     """
-    return _resnet(9, classes, in_channels, generator)
+    return _resnet(9, classes, width, in_channels, generator)
 
 
 def vgg16_bn(
@@ -140,13 +150,12 @@ def vgg16_bn(
     the ImageNet network become one, as is usual for CIFAR.
     """
     _check(classes, in_channels)
-    if not (math.isfinite(width) and width > 0):
-        raise RegrowError(f"width must be a positive number; got {width!r}.")
+    _check_width(width)
     layers: list[nn.Module] = []
     channels = in_channels
     for stage in _VGG16_STAGES:
         for full in stage:
-            outputs = max(1, round(full * width))
+            outputs = _scaled(full, width)
             layers += [_conv3x3(channels, outputs), nn.BatchNorm2d(outputs), nn.ReLU()]
             channels = outputs
         layers.append(nn.MaxPool2d(2))
@@ -161,11 +170,59 @@ def vgg16_bn(
     return model
 
 
+def matching_width(build: Callable[[float], nn.Module], weights: int) -> float:
+    """The width at which a family of networks has about as many weights as another network.
+
+    Counted are convolution and linear weights, as in N above. The count rises with the width in
+    steps; of all its values the one nearest to `weights` is found by bisection (the smaller of
+    two that are equally near).
+
+    Args:
+        build: makes the network of a width, such as `lambda w: resnet20(10, w)`; it is called
+            with the meta device as default, so nothing is allocated or drawn.
+        weights: how many the network shall have, at least 1.
+
+    Returns:
+        a width of as few decimals as give that count.
+
+    Raises:
+        RegrowError: `weights` is no count, or the networks do not grow with the width.
+    """
+    if not weights >= 1:
+        raise RegrowError(f"weights is a count of at least 1; got {weights!r}.")
+
+    def count(width: float) -> int:
+        with torch.device("meta"):
+            modules = list(build(width).modules())
+        return sum(m.weight.numel() for m in modules if isinstance(m, nn.Conv2d | nn.Linear))
+
+    low, high = 2.0**-20, 1.0
+    while count(high) <= weights:
+        low, high = high, 2 * high
+        if high > 2**16:
+            raise RegrowError(
+                f"build makes no network of {weights:,} weights: {count(high):,} at width {high:g}."
+            )
+    # The lower end always has at most `weights`, except where even the least network has more.
+    while high - low > 1e-7 * high:
+        middle = (low + high) / 2
+        if count(middle) <= weights:
+            low = middle
+        else:
+            high = middle
+    below, above = count(low), count(high)
+    found, best = (low, below) if weights - below <= above - weights else (high, above)
+    decimals = (side(found * 10**d) / 10**d for d in range(12) for side in (math.floor, math.ceil))
+    return next((w for w in decimals if w > 0 and count(w) == best), found)
+
+
 def _resnet(
-    blocks: int, classes: int, in_channels: int, generator: torch.Generator | None
+    blocks: int, classes: int, width: float, in_channels: int, generator: torch.Generator | None
 ) -> nn.Sequential:
     """A CIFAR ResNet of depth 6 * blocks + 2."""
     _check(classes, in_channels)
+    _check_width(width)
+    first, second, third = (_scaled(full, width) for full in (16, 32, 64))
 
     def stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
         rest = [_Block(outputs, outputs, 1) for _ in range(blocks - 1)]
@@ -173,19 +230,23 @@ def _resnet(
 
     model = nn.Sequential(
         OrderedDict[str, nn.Module](
-            conv1=_conv3x3(in_channels, 16),
-            bn1=nn.BatchNorm2d(16),
+            conv1=_conv3x3(in_channels, first),
+            bn1=nn.BatchNorm2d(first),
             relu=nn.ReLU(),
-            layer1=stage(16, 16, 1),
-            layer2=stage(16, 32, 2),
-            layer3=stage(32, 64, 2),
+            layer1=stage(first, first, 1),
+            layer2=stage(first, second, 2),
+            layer3=stage(second, third, 2),
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            linear=nn.Linear(64, classes),
+            linear=nn.Linear(third, classes),
         )
     )
     _initialise(model, generator)
     return model
+
+
+def _scaled(channels: int, width: float) -> int:
+    return max(1, round(channels * width))
 
 
 def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -209,3 +270,8 @@ def _check(classes: int, in_channels: int) -> None:
     for name, value in (("classes", classes), ("in_channels", in_channels)):
         if not (isinstance(value, int) and value >= 1):
             raise RegrowError(f"{name} must be a whole number of at least 1; got {value!r}.")
+
+
+def _check_width(width: float) -> None:
+    if not (math.isfinite(width) and width > 0):
+        raise RegrowError(f"width must be a positive number; got {width!r}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from regrow.bench.deliver import deliver, open_directory
 from regrow.bench.environment import environment, native_bf16
 from regrow.bench.job import Job
 from regrow.bench.state import StateFile, identity
-from regrow.bench.tasks import Task, Training, checked_splits
+from regrow.bench.tasks import Task, Training, checked_splits, dense_training
 from regrow.bench.trainer import Notify, Trainer
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.rng import generator, seed_of
@@ -153,7 +153,8 @@ class _Arms:
 
     def _files(self, arm: str) -> tuple[StateFile, StateFile]:
         """The arm's checkpoint and its result."""
-        mark = identity(self._facts, arm)
+        facts = dense_facts(self._facts) if arm == "dense" else self._facts
+        mark = identity(facts, arm)
         return StateFile(self._state / f"{arm}.progress", mark), StateFile(
             self._state / f"{arm}.done", mark
         )
@@ -192,6 +193,7 @@ class _Arms:
                 "test_accuracy": self._test(model),
                 "epochs": trained.epochs,
                 "steps": trained.steps,
+                "rehearsed": trained.rehearsed,
                 "seconds": trained.seconds,
             },
         }
@@ -251,3 +253,9 @@ def _facts(config: RunConfig, splits: Splits, model: nn.Module) -> dict[str, Any
     facts["data"] = [[list(part.images.shape), len(part)] for part in parts]
     facts["network"] = [[name, list(t.shape)] for name, t in model.state_dict().items()]
     return facts
+
+
+def dense_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of an arm's facts that its dense network depends on: nothing of recipe or pruning."""
+    kept = {key: facts[key] for key in ("task", "model", "seed", "data", "network")}
+    return {**kept, "training": asdict(dense_training(Training(**facts["training"])))}

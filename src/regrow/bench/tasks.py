@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,8 +33,11 @@ _RANGES = {
     "momentum": (0, 1),
     "weight_decay": (0, math.inf),
     "label_smoothing": (0, 1),
+    "distillation": (0, 1),
     "threads": (0, math.inf),
 }
+_COUNTS = ("dense_epochs", "fine_tune_epochs", "batch_size", "evidence_batches", "rehearsal_steps")
+_CHOICES = {"precision": ("auto", "fp32", "bf16"), "compile": ("auto", "on", "off")}
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class Training:
         precision: "fp32", "bf16" (autocast), or "auto": bf16 where the processor has it.
         channels_last: lay images and convolutions out with channels last.
         evidence_batches: how many training batches one collection of evidence reads.
+        rehearsal_steps: of the optimiser in one trial of layer budgets, where they are learned.
+        distillation: weight in [0, 1] of following the dense network in fine-tuning, against the
+            task's own loss.
+        temperature: that softens both networks' answers in distillation.
+        compile: the forward pass of training: "on", "off", or "auto": on CUDA devices only.
         threads: processor threads, 0 for all; results on a CPU depend on it in the last bits.
     """
 
@@ -67,20 +75,47 @@ class Training:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     evidence_batches: int = 64
+    rehearsal_steps: int = 20
+    distillation: float = 0.0
+    temperature: float = 4.0
+    compile: Literal["auto", "on", "off"] = "auto"
     threads: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("dense_epochs", "fine_tune_epochs", "batch_size", "evidence_batches"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise RegrowError(f"training.{name} is at least 1; got {getattr(self, name)}.")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not (math.isfinite(value) and low <= value <= high):
                 raise RegrowError(f"training.{name} is in [{low:g}, {high:g}]; got {value}.")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise RegrowError(
-                f"training.precision is 'auto', 'fp32' or 'bf16'; got {self.precision!r}."
-            )
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise RegrowError(f"training.temperature is greater than 0; got {self.temperature}.")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise RegrowError(
+                    f"training.{name} is one of {', '.join(map(repr, known))}; "
+                    f"got {getattr(self, name)!r}."
+                )
+
+
+_FINE_TUNING = (
+    "fine_tune_epochs",
+    "fine_tune_lr",
+    "evidence_batches",
+    "rehearsal_steps",
+    "distillation",
+    "temperature",
+)
+
+
+def dense_training(training: Training) -> Training:
+    """All of a training that the dense network depends on; the rest is set to its default.
+
+    Two runs whose dense trainings are equal have the same dense network, other things being so.
+    """
+    default = Training()
+    return replace(training, **{name: getattr(default, name) for name in _FINE_TUNING})
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ def random_crop(
         a new tensor of the same shape and dtype.
     """
     _check_padding(images, pad, padding)
-    shifts = torch.randint(
+    draws = torch.randint(
         -pad, pad + 1, (2, len(images)), generator=generator, device=generator.device
-    ).to(images.device)
+    )
+    shifts = _beside(images, draws)
     return shift(images, shifts[0], shifts[1], padding)
 
 
@@ -42,7 +43,7 @@ def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
         a new tensor of the same shape and dtype.
     """
     draws = torch.rand(len(images), generator=generator, device=generator.device)
-    mirrored = (draws < 0.5).to(images.device).view(-1, 1, 1, 1)
+    mirrored = _beside(images, draws < 0.5).view(-1, 1, 1, 1)
     return torch.where(mirrored, images.flip(-1), images)
 
 
@@ -74,6 +75,11 @@ def shift(images: Tensor, down: Tensor, right: Tensor, padding: str) -> Tensor:
         (columns >= 0) & (columns < width)
     ).view(batch, 1, 1, width)
     return torch.where(inside, moved, torch.zeros((), dtype=images.dtype, device=device))
+
+
+def _beside(images: Tensor, draws: Tensor) -> Tensor:
+    # A plain copy to the accelerator waits for all the work that is queued on it.
+    return draws.to(images.device, non_blocking=images.is_cuda)
 
 
 def _reflected(positions: Tensor, size: int) -> Tensor:
