@@ -48,6 +48,10 @@ def evidence_of(
             if kind == "weight" and which == "current":
                 drawn = {n: t * masks[n] for n, t in drawn.items()}
             tensors[Need(kind, which)] = drawn  # type: ignore[arg-type]
+    away = {e.name: torch.randn(e.shape, generator=generator) for e in entries}
+    tensors[Need("weight", "remembered")] = {
+        n: torch.where(masks[n], w, away[n]) for n, w in tensors[Need("weight")].items()
+    }
     if damage is None:
         damage = {e.name: ((i * 7 + seed) % 10) / 10 for i, e in enumerate(entries)}
     return Evidence(tensors, damage=damage, key=(seed, 0))
@@ -62,7 +66,7 @@ def plan_with(**parts: Any) -> Plan:
 
 
 def regrowing(rule: str = "saliency", **options: Any) -> Plan:
-    return Plan(ANY, regrowth=Regrowth(RULES.build(rule), **options))
+    return Plan(ANY, regrowth=Regrowth(RULES.build(rule), **options), memory=0.0)
 
 
 @st.composite

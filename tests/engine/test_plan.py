@@ -87,6 +87,8 @@ def test_every_part_is_written_and_read(field: str, table: Any, name: str) -> No
     if field in ("rule", "value"):
         grow = Regrowth(**{"rule": RULES.build("random"), field: part})
         plan = Plan(OneShot(0.5), regrowth=grow, memory=0.0)
+    elif name == "learned":
+        plan = Plan(OneShot(0.5), regrowth=Regrowth(RULES.build("random"), allocation=part))
     else:
         plan = Plan(OneShot(0.5), **{field: part})
     there_and_back(Program((Stage(plan, EP(3)),)))
@@ -238,3 +240,11 @@ def test_needs_are_the_union_of_all_parts() -> None:
     assert plan.needs == {Need("gradient_square"), Need("gradient"), Need("weight", "dense")}
     damaged = Regrowth(RULES.build("gradient"), ssim_below=0.5)
     assert Need("damage") in Plan(OneShot(0.5), regrowth=damaged).needs
+
+
+def test_learned_budgets_are_for_what_returns() -> None:
+    learned, rule = ALLOCATIONS.build("learned"), RULES.build("random")
+    with pytest.raises(RegrowError, match="not for what is cut"):
+        Plan(OneShot(0.5), allocation=learned)
+    with pytest.raises(RegrowError, match="exchange happens too often"):
+        Regrowth(rule, allocation=learned, exchange=0.1)

@@ -71,8 +71,8 @@ def attach(
         resume: the handle's `state_dict()` from a checkpoint; load the model's and optimiser's
             own first.
         rehearse: `rehearse(model)` fine-tunes the model briefly with the same optimiser and
-            returns a score; needed where layer budgets are learned by trial. Weights, optimiser
-            state and random streams are put back after it.
+            returns a score, the same on all ranks; needed where layer budgets are learned by
+            trial. Weights, optimiser state and random streams are put back after it.
 
     Returns:
         the handle; call `epoch_end` after every epoch and `finalize` at the end.

@@ -79,6 +79,11 @@ class Regrowth:
             raise RegrowError(
                 f"exchange={self.exchange} is a fraction of the living weights, in [0, 1)."
             )
+        if self.exchange and Need("trial") in self.allocation.needs:
+            raise RegrowError(
+                "an exchange happens too often to learn its layer budgets by trial; leave exchange "
+                "at 0, or take another allocation."
+            )
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -120,6 +125,11 @@ class Plan:
     memory: float | None = None
 
     def __post_init__(self) -> None:
+        if Need("trial") in self.allocation.needs:
+            raise RegrowError(
+                "layer budgets are learned by trial for what returns, not for what is cut; give "
+                "this allocation to the regrowth (`layers` of a recipe)."
+            )
         if self.memory is not None and not 0 <= self.memory <= 1:
             raise RegrowError(
                 f"memory={self.memory} is the speed at which remembered values are updated, in "

@@ -9,6 +9,7 @@ from torch import nn
 
 from regrow.core.budget import kept_count
 from regrow.core.errors import RegrowError
+from regrow.core.evidence import Need
 from regrow.core.names import unwrap
 from regrow.core.step import START, Step
 from regrow.engine.event import feasible, scope
@@ -103,6 +104,13 @@ def _check_room(
         for e in entries
         if e.name in candidates
     )
+    sizes = {plan.pattern.size(e.shape) for e in entries if e.name in candidates}
+    if len(sizes) > 1 and plan.regrowth and Need("trial") in plan.regrowth.needs:
+        raise RegrowError(
+            f"layer budgets can be learned by trial only where all units are of one size; those "
+            f"of this pattern hold {sorted(sizes)} weights. Take a pattern of fixed size, or "
+            "another allocation."
+        )
     returning = kept_count(entries.total, 1 - after) - kept_count(entries.total, 1 - before)
     if returning > room:
         raise RegrowError(

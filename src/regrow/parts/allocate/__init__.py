@@ -1,10 +1,11 @@
-"""How much each layer keeps, or gets back. A learned controller is one more row."""
+"""How much each layer keeps, or gets back."""
 
 from regrow.core.protocols import Allocation
 from regrow.core.table import Row, Table
 from regrow.parts.allocate.erk import ErdosRenyiKernel
 from regrow.parts.allocate.explicit import Explicit
 from regrow.parts.allocate.global_ import Global
+from regrow.parts.allocate.learned import Learned
 from regrow.parts.allocate.ssim import SsimFill, SsimProportional
 from regrow.parts.allocate.uniform import Uniform
 from regrow.parts.allocate.uniform_plus import UniformPlus
@@ -18,4 +19,5 @@ ALLOCATIONS: Table[Allocation] = Table(
     Row("explicit", Explicit, "-"),
     Row("ssim_fill", SsimFill, "arXiv 2511.11675 (2025)"),
     Row("ssim_proportional", SsimProportional, "arXiv 2511.11675 (2025)"),
+    Row("learned", Learned, "arXiv 2511.11675 (2025)"),
 )
