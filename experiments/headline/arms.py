@@ -1,0 +1,291 @@
+"""The arms of the headline study: controls, the paper's form, each of its choices, and the search.
+
+Every arm starts from the same dense network per seed and gets the same number of steps; what
+differs stands in one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from regrow.core.step import Step
+from regrow.engine.plan import Plan, Program, Regrowth, Stage
+from regrow.parts.criteria import CRITERIA
+from regrow.parts.regrowth import RULES, VALUES
+from regrow.parts.schedule.cubic import Cubic
+from regrow.parts.schedule.manual import Manual
+from regrow.parts.schedule.rebound import Rebound
+from regrow.recipes import bidirectional, iterative, one_shot
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the arms of a table share.
+
+    Attributes:
+        sparsity: the target.
+        overshoot: the paper's kind of overshoot, well beyond the target.
+        epochs: fine-tuning epochs of every arm.
+        steps: optimiser steps of one epoch.
+    """
+
+    sparsity: float
+    overshoot: float
+    epochs: int
+    steps: int
+
+    @property
+    def shallow(self) -> float:
+        """An overshoot that removes a quarter of what the target leaves."""
+        return 1 - 0.75 * (1 - self.sparsity)
+
+    @property
+    def halves(self) -> tuple[int, int]:
+        return (self.epochs - self.epochs // 2, self.epochs // 2)
+
+    def at(self, share: float) -> Step:
+        """A share of the budget, in iterations, on a quarter of an epoch."""
+        quarter = self.steps // 4
+        return Step.iterations(round(share * self.epochs * self.steps / quarter) * quarter)
+
+    @property
+    def quarter(self) -> Step:
+        return Step.iterations(self.steps // 4)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm.
+
+    Attributes:
+        program: by setting and seed; None for the small dense network.
+        note: what it is, for the table.
+        restart: whether the learning rate starts anew after half of the epochs.
+        training: fields of the training that differ.
+        tag: an experiment's own behaviour; see `HOOKS` in run_table.py.
+        main: belongs to the arms that get all seeds.
+    """
+
+    program: Callable[[Setting, int], Program] | None
+    note: str
+    restart: bool = False
+    training: dict[str, Any] = field(default_factory=dict)
+    tag: str = ""
+    main: bool = False
+
+
+def _paper(**changes: Any) -> Callable[[Setting, int], Program]:
+    """The published form: deep overshoot in one cut, saliency, zeros; with changes."""
+
+    def make(at: Setting, seed: int) -> Program:
+        options = {"sparsity": at.sparsity, "overshoot": at.overshoot, "epochs": at.halves}
+        return bidirectional(**{**options, **changes}, seed=seed)
+
+    return make
+
+
+def _learned(at: Setting, seed: int) -> Program:
+    """The learned budgets: its trials take as many steps as a quarter of the epochs."""
+    down, up = at.halves
+    search = at.epochs // 4
+    layers = {"name": "learned", "episodes": search * at.steps // 20}  # Of 20 steps each.
+    return bidirectional(at.sparsity, at.overshoot, (down, up - search), layers=layers, seed=seed)
+
+
+def _gradual(end: float, criterion: str = "lamp") -> Callable[[Setting, int], Program]:
+    def make(at: Setting, seed: int) -> Program:
+        ramp = Cubic(at.sparsity, at.at(end), every=at.quarter)
+        return _single(at, Plan(ramp, CRITERIA.build(criterion)), seed)
+
+    return make
+
+
+def _competing(
+    memory: float, peak: float, end: float, shallow: bool = False
+) -> Callable[[Setting, int], Program]:
+    """A ramp, to the shallow overshoot and back or to the target, in which all weights compete."""
+
+    def make(at: Setting, seed: int) -> Program:
+        top = at.shallow if shallow else at.sparsity
+        way = Rebound(at.sparsity, top, at.at(peak), at.at(end), at.quarter)
+        return _single(at, Plan(way, CRITERIA.build("lamp"), memory=memory), seed)
+
+    return make
+
+
+def _exchanging(
+    rule: str,
+    value: str,
+    fraction: float,
+    memory: float | None = None,
+    *,
+    shallow: bool = False,
+) -> Callable[[Setting, int], Program]:
+    """A ramp over half of the epochs; until three quarters every event exchanges weights."""
+
+    def make(at: Setting, seed: int) -> Program:
+        grow = Regrowth(RULES.build(rule), VALUES.build(value), exchange=fraction)
+        top = at.shallow if shallow else at.sparsity
+        way = Rebound(at.sparsity, top, at.at(0.5), at.at(0.75), at.quarter)
+        plan = Plan(way, CRITERIA.build("lamp"), regrowth=grow, memory=memory)
+        return _single(at, plan, seed)
+
+    return make
+
+
+def _course(
+    knots: Callable[[Setting], list[tuple[float, float]]],
+    rule: str,
+    value: str,
+    memory: float | None = None,
+) -> Callable[[Setting, int], Program]:
+    """Sparsities along knots (share of the budget, sparsity): cubic ramps up, single steps down."""
+
+    def make(at: Setting, seed: int) -> Program:
+        steps: dict[int, float] = {}
+        points = knots(at)
+        for (share, sparsity), (following, target) in pairwise(points):
+            begin, end = at.at(share).value, at.at(following).value
+            if target < sparsity:
+                steps[end] = target
+                continue
+            for now in range(begin, end + 1, at.quarter.value):
+                left = (1 - (now - begin) / (end - begin)) ** 3
+                steps[now] = target + (sparsity - target) * left
+        steps = {now: sparsity for now, sparsity in sorted(steps.items()) if now}
+        way = Manual(tuple(steps.values()), tuple(Step.iterations(now) for now in steps))
+        grow = Regrowth(RULES.build(rule), VALUES.build(value))
+        return _single(at, Plan(way, CRITERIA.build("lamp"), regrowth=grow, memory=memory), seed)
+
+    return make
+
+
+def _there_and_back(at: Setting) -> list[tuple[float, float]]:
+    return [(0, 0), (0.4, at.shallow), (0.6, at.shallow), (0.61, at.sparsity)]
+
+
+def _auditions(at: Setting) -> list[tuple[float, float]]:
+    """Three times as many weights as the target leaves come back on trial, twice."""
+    wide = 1 - 3 * (1 - at.sparsity)
+    lean = at.sparsity
+    return [(0, 0), (0.375, lean), (0.4375, wide), (0.5625, lean), (0.625, wide), (0.75, lean)]
+
+
+def _decompression(at: Setting) -> list[tuple[float, float]]:
+    """After a ramp everything comes back for a ramp of the same length."""
+    return [(0, 0), (0.34375, at.sparsity), (0.375, 0), (0.75, at.sparsity)]
+
+
+def _single(at: Setting, plan: Plan, seed: int) -> Program:
+    return Program((Stage(plan, Step.epochs(at.epochs)),), seed)
+
+
+ARMS: dict[str, Arm] = {
+    # Controls.
+    "one_way": Arm(
+        lambda at, seed: one_shot(at.sparsity, at.epochs, seed=seed), "one cut", main=True
+    ),
+    "one_way_restart": Arm(
+        lambda at, seed: one_shot(at.sparsity, at.epochs, seed=seed),
+        "one cut, learning rate restarted half-way",
+        restart=True,
+    ),
+    "iterative": Arm(
+        lambda at, seed: iterative(at.sparsity, at.epochs, cuts=at.epochs // 2, seed=seed),
+        "geometric cuts, one every second epoch",
+        main=True,
+    ),
+    "gradual_50": Arm(_gradual(0.5), "cubic ramp over the first half", main=True),
+    "gradual_75": Arm(_gradual(0.75), "cubic ramp over three quarters", main=True),
+    "gradual_magnitude": Arm(_gradual(0.75, "magnitude"), "gradual_75 by global magnitude"),
+    "gradual_distilled": Arm(
+        _gradual(0.75), "gradual_75 with distillation", training={"distillation": 0.7}
+    ),
+    "exchange": Arm(
+        _exchanging("gradient", "zero", 0.3), "GraNet-like: exchange by gradient, zero"
+    ),
+    "small_dense": Arm(None, "dense network of as many weights, trained for all epochs"),
+    "no_regrowth": Arm(
+        lambda at, seed: one_shot(at.overshoot, at.epochs, seed=seed),
+        "one cut to the overshoot, no regrowth (sparser than the others)",
+    ),
+    # The paper's form, and each of its choices exchanged for another.
+    "paper": Arm(_paper(), "paper: one-shot start, saliency, zero", restart=True, main=True),
+    "paper_iterative": Arm(
+        _paper(cuts=4), "paper: iterative start in 4 cuts", restart=True, main=True
+    ),
+    "paper_one_cosine": Arm(_paper(), "paper without the learning-rate restart"),
+    "rule_magnitude": Arm(_paper(regrow="magnitude"), "rule: dense magnitude", restart=True),
+    "rule_gradient": Arm(_paper(regrow="gradient"), "rule: gradient", restart=True),
+    "rule_random": Arm(_paper(regrow="random"), "rule: random", restart=True),
+    "rule_reference": Arm(
+        lambda at, seed: bidirectional(
+            at.sparsity,
+            at.overshoot,
+            (at.epochs // 3, at.epochs - 2 * (at.epochs // 3)),
+            regrow="reference",
+            value="reference",
+            reference=1 - 2.5 * (1 - at.sparsity),
+            seed=seed,
+        ),
+        "rule and value: a less sparse reference network, trained first",
+        restart=True,
+    ),
+    "value_dense": Arm(_paper(value="dense"), "value: the dense weight", restart=True),
+    "value_init": Arm(_paper(value="init"), "value: Kaiming", restart=True),
+    "magnitude_dense": Arm(
+        _paper(regrow="magnitude", value="dense"), "rule magnitude, value dense", restart=True
+    ),
+    "layers_ssim_fill": Arm(_paper(layers="ssim_fill"), "budget: fill by damage", restart=True),
+    "layers_ssim": Arm(
+        _paper(layers="ssim_proportional"), "budget: in proportion to damage", restart=True
+    ),
+    "layers_learned": Arm(_learned, "budget: learned controller, search counted", restart=True),
+    # The search.
+    "two_rounds": Arm(
+        _paper(rounds=2, regrow="magnitude", value="dense"), "two rounds", restart=True
+    ),
+    "shallow": Arm(
+        lambda at, seed: bidirectional(
+            at.sparsity, at.shallow, at.halves, regrow="magnitude", value="dense", seed=seed
+        ),
+        "shallow overshoot, one cosine",
+    ),
+    "faster": Arm(
+        _paper(regrow="magnitude", value="dense"),
+        "magnitude_dense; regrown weights train 3 times as fast",
+        restart=True,
+        tag="faster",
+    ),
+    "damaged": Arm(
+        _paper(regrow="magnitude", value="dense", ssim_below=0.0),
+        "magnitude_dense; only the damaged layers",
+        restart=True,
+    ),
+    "there_and_back": Arm(
+        _course(_there_and_back, "magnitude", "dense"), "ramp to the shallow overshoot and back"
+    ),
+    "frozen": Arm(_competing(0, 0.5, 0.75), "removed weights compete with their old values"),
+    "feedback": Arm(_competing(1, 0.5, 0.75), "removed weights go on learning and compete"),
+    "damped": Arm(_competing(0.1, 0.5, 0.75), "the same at a tenth of the speed"),
+    "damped_shallow": Arm(
+        _competing(0.1, 0.5, 0.75, shallow=True), "the same with a shallow overshoot"
+    ),
+    "gain": Arm(
+        _exchanging("gain", "remembered", 0.3, 0), "exchange by first-order gain, old values"
+    ),
+    "gain_shallow": Arm(
+        _exchanging("gain", "remembered", 0.3, 0, shallow=True),
+        "the same with a shallow overshoot",
+    ),
+    "auditions": Arm(_course(_auditions, "gradient", "zero"), "two auditions by gradient, zero"),
+    "auditions_gain": Arm(
+        _course(_auditions, "gain", "remembered", 0), "two auditions by gain, old values"
+    ),
+    "decompression": Arm(
+        _course(_decompression, "random", "zero"), "AC/DC-like: all return once, zero"
+    ),
+}
