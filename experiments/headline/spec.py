@@ -94,7 +94,7 @@ class Spec:
         training = replace(self.training, **arm.training)
         program = arm.program(self.setting(point), seed)
         lengths = tuple(stage.length.value for stage in program.stages if stage.length)
-        cycles = (sum(lengths),)
+        cycles: tuple[int, ...] = (sum(lengths),)
         if arm.restart:
             cycles = lengths if len(lengths) > 1 else self.setting(point).halves
         return Cell(self.task, self.model, seed, training, program, cycles, tag=arm.tag)

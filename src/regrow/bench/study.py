@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from regrow.bench.cells import Cell, Claimed, Store
+from regrow.bench.cells import Cell
 from regrow.bench.job import Paused
+from regrow.bench.store import Claimed, Store
 
 Tell = Callable[[str], None]
 _POLL = 0.5  # seconds between two looks at cells that others work at
