@@ -12,7 +12,8 @@ from itertools import pairwise
 from typing import Any
 
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Program, Regrowth, Stage
+from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.program import Program, Stage
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.schedule.cubic import Cubic
@@ -104,14 +105,17 @@ def _gradual(end: float, criterion: str = "lamp") -> Callable[[Setting, int], Pr
 
 
 def _competing(
-    memory: float, peak: float, end: float, shallow: bool = False
+    memory: float, *, shallow: bool = False, criterion: str = "magnitude"
 ) -> Callable[[Setting, int], Program]:
-    """A ramp, to the shallow overshoot and back or to the target, in which all weights compete."""
+    """All weights compete: on a ramp over half of the epochs, and until three quarters.
+
+    The ramp goes to the target, or to the shallow overshoot and back.
+    """
 
     def make(at: Setting, seed: int) -> Program:
         top = at.shallow if shallow else at.sparsity
-        way = Rebound(at.sparsity, top, at.at(peak), at.at(end), at.quarter)
-        return _single(at, Plan(way, CRITERIA.build("lamp"), memory=memory), seed)
+        way = Rebound(at.sparsity, top, at.at(0.5), at.at(0.75), at.quarter)
+        return _single(at, Plan(way, CRITERIA.build(criterion), memory=memory), seed)
 
     return make
 
@@ -130,7 +134,7 @@ def _exchanging(
         grow = Regrowth(RULES.build(rule), VALUES.build(value), exchange=fraction)
         top = at.shallow if shallow else at.sparsity
         way = Rebound(at.sparsity, top, at.at(0.5), at.at(0.75), at.quarter)
-        plan = Plan(way, CRITERIA.build("lamp"), regrowth=grow, memory=memory)
+        plan = Plan(way, CRITERIA.build("magnitude"), regrowth=grow, memory=memory)
         return _single(at, plan, seed)
 
     return make
@@ -158,7 +162,8 @@ def _course(
         steps = {now: sparsity for now, sparsity in sorted(steps.items()) if now}
         way = Manual(tuple(steps.values()), tuple(Step.iterations(now) for now in steps))
         grow = Regrowth(RULES.build(rule), VALUES.build(value))
-        return _single(at, Plan(way, CRITERIA.build("lamp"), regrowth=grow, memory=memory), seed)
+        plan = Plan(way, CRITERIA.build("magnitude"), regrowth=grow, memory=memory)
+        return _single(at, plan, seed)
 
     return make
 
@@ -188,29 +193,64 @@ ARMS: dict[str, Arm] = {
     "one_way": Arm(
         lambda at, seed: one_shot(at.sparsity, at.epochs, seed=seed), "one cut", main=True
     ),
-    "one_way_restart": Arm(
-        lambda at, seed: one_shot(at.sparsity, at.epochs, seed=seed),
-        "one cut, learning rate restarted half-way",
-        restart=True,
-    ),
     "iterative": Arm(
         lambda at, seed: iterative(at.sparsity, at.epochs, cuts=at.epochs // 2, seed=seed),
         "geometric cuts, one every second epoch",
         main=True,
     ),
-    "gradual_50": Arm(_gradual(0.5), "cubic ramp over the first half", main=True),
     "gradual_75": Arm(_gradual(0.75), "cubic ramp over three quarters", main=True),
-    "gradual_magnitude": Arm(_gradual(0.75, "magnitude"), "gradual_75 by global magnitude"),
+    "gradual_magnitude": Arm(
+        _gradual(0.75, "magnitude"), "the same by global magnitude", main=True
+    ),
+    "gradual_50": Arm(_gradual(0.5, "magnitude"), "by magnitude over the first half"),
+    "gradual_90": Arm(_gradual(0.9, "magnitude"), "by magnitude over nine tenths"),
+    "gradual_saliency": Arm(_gradual(0.75, "saliency"), "gradual_75 by saliency"),
     "gradual_distilled": Arm(
-        _gradual(0.75), "gradual_75 with distillation", training={"distillation": 0.7}
+        _gradual(0.75, "magnitude"),
+        "gradual_magnitude with distillation",
+        training={"distillation": 0.7},
     ),
     "exchange": Arm(
         _exchanging("gradient", "zero", 0.3), "GraNet-like: exchange by gradient, zero"
     ),
+    "one_way_restart": Arm(
+        lambda at, seed: one_shot(at.sparsity, at.epochs, seed=seed),
+        "one cut, learning rate restarted half-way",
+        restart=True,
+    ),
     "small_dense": Arm(None, "dense network of as many weights, trained for all epochs"),
     "no_regrowth": Arm(
         lambda at, seed: one_shot(at.overshoot, at.epochs, seed=seed),
-        "one cut to the overshoot, no regrowth (sparser than the others)",
+        "one cut to the overshoot, rate restarted (sparser than the others)",
+        restart=True,
+    ),
+    # The search: cuts by global magnitude, one learning-rate cycle.
+    "frozen": Arm(_competing(0), "removed weights compete with their old values"),
+    "damped": Arm(_competing(0.1), "they go on learning at a tenth of the speed, and compete"),
+    "feedback": Arm(_competing(1), "they go on learning at full speed, and compete"),
+    "frozen_shallow": Arm(
+        _competing(0, shallow=True), "frozen with a shallow overshoot and the way back"
+    ),
+    "gain": Arm(_exchanging("gain", "remembered", 0.3, 0), "exchange by gain, old values"),
+    "gain_little": Arm(_exchanging("gain", "remembered", 0.1, 0), "the same, a tenth at a time"),
+    "gain_shallow": Arm(
+        _exchanging("gain", "remembered", 0.1, 0, shallow=True),
+        "the same with a shallow overshoot and the way back",
+    ),
+    "gain_distilled": Arm(
+        _exchanging("gain", "remembered", 0.1, 0),
+        "gain_little with distillation",
+        training={"distillation": 0.7},
+    ),
+    "auditions": Arm(_course(_auditions, "gradient", "zero"), "two auditions by gradient, zero"),
+    "auditions_gain": Arm(
+        _course(_auditions, "gain", "remembered", 0), "two auditions by gain, old values"
+    ),
+    "decompression": Arm(
+        _course(_decompression, "random", "zero"), "AC/DC-like: all return once, zero"
+    ),
+    "there_and_back": Arm(
+        _course(_there_and_back, "magnitude", "dense"), "ramp to the shallow overshoot and back"
     ),
     # The paper's form, and each of its choices exchanged for another.
     "paper": Arm(_paper(), "paper: one-shot start, saliency, zero", restart=True, main=True),
@@ -239,21 +279,6 @@ ARMS: dict[str, Arm] = {
     "magnitude_dense": Arm(
         _paper(regrow="magnitude", value="dense"), "rule magnitude, value dense", restart=True
     ),
-    "layers_ssim_fill": Arm(_paper(layers="ssim_fill"), "budget: fill by damage", restart=True),
-    "layers_ssim": Arm(
-        _paper(layers="ssim_proportional"), "budget: in proportion to damage", restart=True
-    ),
-    "layers_learned": Arm(_learned, "budget: learned controller, search counted", restart=True),
-    # The search.
-    "two_rounds": Arm(
-        _paper(rounds=2, regrow="magnitude", value="dense"), "two rounds", restart=True
-    ),
-    "shallow": Arm(
-        lambda at, seed: bidirectional(
-            at.sparsity, at.shallow, at.halves, regrow="magnitude", value="dense", seed=seed
-        ),
-        "shallow overshoot, one cosine",
-    ),
     "faster": Arm(
         _paper(regrow="magnitude", value="dense"),
         "magnitude_dense; regrown weights train 3 times as fast",
@@ -265,27 +290,20 @@ ARMS: dict[str, Arm] = {
         "magnitude_dense; only the damaged layers",
         restart=True,
     ),
-    "there_and_back": Arm(
-        _course(_there_and_back, "magnitude", "dense"), "ramp to the shallow overshoot and back"
+    "two_rounds": Arm(
+        _paper(rounds=2, regrow="magnitude", value="dense"),
+        "magnitude_dense in two rounds",
+        restart=True,
     ),
-    "frozen": Arm(_competing(0, 0.5, 0.75), "removed weights compete with their old values"),
-    "feedback": Arm(_competing(1, 0.5, 0.75), "removed weights go on learning and compete"),
-    "damped": Arm(_competing(0.1, 0.5, 0.75), "the same at a tenth of the speed"),
-    "damped_shallow": Arm(
-        _competing(0.1, 0.5, 0.75, shallow=True), "the same with a shallow overshoot"
+    "shallow": Arm(
+        lambda at, seed: bidirectional(
+            at.sparsity, at.shallow, at.halves, regrow="magnitude", value="dense", seed=seed
+        ),
+        "magnitude_dense from a shallow overshoot, one cosine",
     ),
-    "gain": Arm(
-        _exchanging("gain", "remembered", 0.3, 0), "exchange by first-order gain, old values"
+    "layers_ssim_fill": Arm(_paper(layers="ssim_fill"), "budget: fill by damage", restart=True),
+    "layers_ssim": Arm(
+        _paper(layers="ssim_proportional"), "budget: in proportion to damage", restart=True
     ),
-    "gain_shallow": Arm(
-        _exchanging("gain", "remembered", 0.3, 0, shallow=True),
-        "the same with a shallow overshoot",
-    ),
-    "auditions": Arm(_course(_auditions, "gradient", "zero"), "two auditions by gradient, zero"),
-    "auditions_gain": Arm(
-        _course(_auditions, "gain", "remembered", 0), "two auditions by gain, old values"
-    ),
-    "decompression": Arm(
-        _course(_decompression, "random", "zero"), "AC/DC-like: all return once, zero"
-    ),
+    "layers_learned": Arm(_learned, "budget: learned controller, search counted", restart=True),
 }

@@ -16,7 +16,6 @@ import argparse
 import fnmatch
 import json
 import math
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -77,7 +76,8 @@ def main(
 
     Args:
         table: its cells.
-        write: called with the record when every cell of the table is in it.
+        write: called with the record when every cell of the table is in it; with `--partial`
+            also before, with the arms and seeds that are not in it as its "missing".
         description: of the script, for its help.
     """
     options = parse(description)
@@ -89,7 +89,7 @@ def main(
         data_dir=options.data_dir,
         device=options.device,
         hooks=table.hooks,
-        command=shlex.join(["python", *sys.argv]),
+        command=f"python experiments/headline/{Path(sys.argv[0]).name}",
         stop_at=time.monotonic() + 60 * options.max_minutes,
     )
     every = list(cells.values())
@@ -114,16 +114,17 @@ def main(
         collect(table, store)
     record = load(table)
     missing = [key for key in table.cells() if key not in {_place(c) for c in record["cells"]}]
-    if missing:
+    if missing and not options.partial:
         say(f"{len(missing)} cells are missing in {table.path.name}; the table is not written")
     else:
-        write(record)
+        write({**record, "missing": missing} if missing else record)
 
 
 def parse(description: str | None) -> argparse.Namespace:
     """The options of a table script."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--table", action="store_true", help="only write the table")
+    parser.add_argument("--partial", action="store_true", help="write the table with gaps too")
     parser.add_argument("--dry-run", action="store_true", help="only tell what is to be done")
     parser.add_argument("--data-dir", type=Path, help="where data sets lie (else $REGROW_DATA)")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "headline")

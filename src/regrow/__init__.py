@@ -5,8 +5,9 @@ from regrow.core.errors import RegrowError
 from regrow.core.maskset import MaskSet
 from regrow.core.step import Step
 from regrow.engine.attach import Pruning, attach
-from regrow.engine.plan import Plan, Program, Regrowth, Stage
+from regrow.engine.plan import Plan, Regrowth
 from regrow.engine.prepare import prepare
+from regrow.engine.program import Program, Stage
 from regrow.engine.prune import prune
 from regrow.export.packed import load, load_masks, save
 from regrow.model.inspection import Inspection, inspect

@@ -7,7 +7,7 @@ import pytest
 from regrow.bench.arms import CONTROLS
 from regrow.bench.config import configure
 from regrow.core.errors import RegrowError
-from regrow.engine.plan import Program
+from regrow.engine.program import Program
 from regrow.parts.criteria.magnitude import Magnitude
 from regrow.parts.regrowth.random import RandomRegrowth
 from regrow.parts.schedule.cubic import Cubic

@@ -59,13 +59,13 @@ def test_every_arm_is_treated_alike(
     reads: Counter[str] = Counter()
     arm = ""
 
-    def run(self: Trainer, job: Job, checkpoint: Any) -> Any:
+    def run(self: Trainer, job: Job, checkpoint: Any, **options: Any) -> Any:
         nonlocal arm
         arm = job.arm
         seen.clear()
         rates.clear()
         starts[arm] = {n: t.clone() for n, t in (job.start or {}).items()}
-        result = real_run(self, job, checkpoint)
+        result = real_run(self, job, checkpoint, **options)
         jobs[arm], batches[arm], curves[arm] = job, list(seen), list(rates)
         return result
 

@@ -185,18 +185,24 @@ def test_a_worker_that_dies_leaves_its_cell_free(end: str, whole: Path, tmp_path
 
 
 @pytest.mark.parametrize("arm", ["dense mlp, seed 0", "regrown 0"])
-def test_a_study_pauses_on_time(arm: str, whole: Path, tmp_path: Path) -> None:
-    stop_at = time.monotonic() + 1.5
+def test_a_study_pauses_on_time(
+    arm: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, passed = time.monotonic, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + passed)
+    stop_at = time.monotonic() + 3600
 
     def dawdle(event: dict[str, Any]) -> None:
+        nonlocal passed
         if (event["kind"], event["arm"], event["epoch"]) == ("epoch", arm, 1):
-            time.sleep(max(0.0, stop_at - time.monotonic()))
+            passed = 3600
 
     paused = run_cells(CELLS, store_at(tmp_path, stop_at=stop_at, notify=dawdle))
+    assert passed
     assert paused.done == (0 if arm.startswith("dense") else 2)
     assert paused.failed == 0
     assert len(list(tmp_path.glob("cells/*/progress"))) == 1
-    late = store_at(tmp_path, stop_at=time.monotonic())
+    late = store_at(tmp_path, stop_at=stop_at)
     assert run_cells(CELLS, late) == paused
     store = store_at(tmp_path)
     assert run_cells(CELLS, store).done == 5
@@ -264,6 +270,9 @@ def test_bad_cells_are_refused_before_any_training(tmp_path: Path) -> None:
         replace(CELLS[0].dense(), tag="faster")
     with pytest.raises(RegrowError, match="at least 1 epoch"):
         replace(CELLS[0], cycles=(2, 0))
+    for workers in (0, 2):
+        with pytest.raises(RegrowError, match=f"{workers} workers cannot be started"):
+            run_cells(CELLS, store, workers=workers)
 
 
 def test_every_fact_is_in_the_key() -> None:
@@ -353,7 +362,7 @@ def test_the_estimate_in_closed_form(tmp_path: Path) -> None:
     now = estimate(CELLS, store)
     assert (now.done, now.epochs) == (3, 4)
     assert now.minutes == pytest.approx(2 * 2 + 2 * 600 / 4 / 60)
-    assert now.text(3) == "3 of 5 cells done; 4 epochs left, about 3 minutes with 3 at work"
+    assert now.text(3) == "3 of 5 cells done; 4 epochs left, about 3.0 minutes with 3 at work"
 
 
 @pytest.fixture
@@ -387,7 +396,7 @@ def test_a_table_is_made_of_its_record(
 
     here = ("--out", str(copied), "--device", "cpu")
     listed = call(*here, "--dry-run").splitlines()
-    assert listed[0] == "5 of 5 cells done; 0 epochs left, about 0 minutes with 1 at work"
+    assert listed[0] == "5 of 5 cells done; 0 epochs left, about 0.0 minutes with 1 at work"
     assert listed[1] == f"{CELLS[0].key}     done    2 epochs  one_way, seed 0"
     assert not table.path.exists()
     call(*here)

@@ -16,8 +16,9 @@ from torch.utils.data import TensorDataset
 
 import regrow.bench.deliver
 from regrow.bench import Task, Training, gathered
+from regrow.bench.arm import fabric_precision
 from regrow.bench.config import configure
-from regrow.bench.run import fabric_precision, run
+from regrow.bench.run import run
 from regrow.bench.tasks import TASKS, dense_training, find_task
 from regrow.core.errors import RegrowError
 

@@ -24,7 +24,8 @@ from regrow.core.budget import kept_count
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Program, Regrowth, Stage
+from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.program import Program, Stage
 from regrow.parts.criteria.magnitude import Magnitude
 from regrow.parts.regrowth.gain import Gain
 from regrow.parts.regrowth.gradient import GradientMagnitude

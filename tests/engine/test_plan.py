@@ -11,7 +11,8 @@ import pytest
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Need
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Program, Regrowth, Stage
+from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.program import Program, Stage
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS

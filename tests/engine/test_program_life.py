@@ -21,7 +21,8 @@ from torch import Tensor, nn
 import regrow
 from regrow import recipes
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Program, Stage
+from regrow.engine.plan import Plan
+from regrow.engine.program import Program, Stage
 from regrow.parts.schedule.cubic import Cubic
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import regrow
 from regrow import Program, Pruning, recipes
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Stage
+from regrow.engine.plan import Plan
+from regrow.engine.program import Stage
 from regrow.parts.schedule.cubic import Cubic
 
 PER_EPOCH = 3

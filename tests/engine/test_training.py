@@ -25,7 +25,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import regrow
 from regrow import recipes
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Program, Stage
+from regrow.engine.plan import Plan
+from regrow.engine.program import Program, Stage
 from regrow.parts.schedule.cubic import Cubic
 
 

@@ -13,7 +13,7 @@ import pytest
 from regrow.core.budget import kept_count
 from regrow.core.errors import RegrowError
 from regrow.core.step import Step
-from regrow.engine.plan import Program
+from regrow.engine.program import Program
 from regrow.parts.criteria.lamp import Lamp
 from regrow.parts.patterns.nm import NofM
 from regrow.parts.schedule.geometric import Geometric

@@ -18,7 +18,7 @@ from regrow.bench.tasks import Task, Training
 from regrow.bench.trainer import Trainer
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.rng import generator, seed_of
-from regrow.engine.plan import Program
+from regrow.engine.program import Program
 from regrow.model.inspection import inspect
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")

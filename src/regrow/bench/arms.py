@@ -7,7 +7,7 @@ from typing import Any
 
 from regrow.core.errors import RegrowError
 from regrow.core.table import Row, Table
-from regrow.engine.plan import Program
+from regrow.engine.program import Program
 from regrow.recipes import bidirectional, gradual, one_shot
 from regrow.recipes.common import CUT
 

@@ -11,7 +11,7 @@ from regrow.bench.arm import cycles_of
 from regrow.bench.state import identity
 from regrow.bench.tasks import Task, Training, dense_training
 from regrow.core.errors import RegrowError, unknown
-from regrow.engine.plan import Program
+from regrow.engine.program import Program
 
 # Counted up when the same facts come to mean another result: old results are not found any more.
 _IDENTITY = 1

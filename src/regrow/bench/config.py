@@ -18,7 +18,7 @@ from regrow.bench.arms import CONTROLS
 from regrow.bench.tasks import Task, Training, find_task
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.files import write_atomic
-from regrow.engine.plan import Program
+from regrow.engine.program import Program
 from regrow.recipes import RECIPES
 from regrow.recipes.common import CUT, Cut
 

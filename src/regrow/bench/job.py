@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regrow.engine.attach import Pruning
-from regrow.engine.plan import Program
+from regrow.engine.program import Program
 
 Hook = Callable[[nn.Module, torch.optim.Optimizer, Pruning], None]
 

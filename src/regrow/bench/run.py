@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from regrow.bench.arm import cycles_of, initial, open_fabric, precision, shapes, train_arm
 from regrow.bench.arms import CONTROLS
 from regrow.bench.config import RunConfig
 from regrow.bench.data import Splits
 from regrow.bench.deliver import deliver, open_directory
-from regrow.bench.environment import environment, native_bf16
+from regrow.bench.environment import environment
 from regrow.bench.job import Job
 from regrow.bench.state import StateFile, identity
 from regrow.bench.tasks import Task, Training, checked_splits, dense_training
 from regrow.bench.trainer import Notify, Trainer
-from regrow.core.errors import RegrowError, unknown
-from regrow.core.rng import generator, seed_of
-from regrow.engine.plan import Program
 from regrow.engine.prepare import prepare, validate
-from regrow.model.inspection import inspect
-
-_DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def run(
@@ -70,16 +63,12 @@ def run(
     program = config.program()
     training = config.settings()
     splits = checked_splits(task, data_dir)
-
-    def make_model() -> nn.Module:
-        torch.manual_seed(seed_of(config.seed, "weights"))
-        return task.models[config.model](generator(config.seed, "weights"))
-
+    make_model = initial(task, config.model, config.seed)
     model = make_model()
     example = splits.train.images[:1]
     prepare(model, program, example=example)
     validate(model, program, has_reference=False)
-    cycles = _cycles(program)
+    cycles = cycles_of(program)
     controls = {name: CONTROLS[name] for name in config.controls}
     for name, row in list(controls.items()):
         control = row.make(config.parameters, program.sparsity, sum(cycles), config.seed)
@@ -88,7 +77,7 @@ def run(
             del controls[name]  # It would train the recipe's own program a second time.
     if training.threads:
         torch.set_num_threads(training.threads)
-    fabric = _fabric(device, devices, training)
+    fabric = open_fabric(device, devices, training)
     if fabric.is_global_zero:
         weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
         # A checkpoint holds weights, momentum, the dense network and the best one; each arm's
@@ -106,7 +95,7 @@ def run(
         notify,
         checkpoint_seconds,
     )
-    arms = _Arms(out, trainer, make_model, splits, fabric, _facts(config, splits, model))
+    arms = _Arms(out, trainer, splits, _facts(config, splits, model))
     for name in ("dense", config.recipe, *controls):
         arms.check(name)
     length = training.dense_epochs
@@ -121,7 +110,6 @@ def run(
         finished[name] = arms.finish(Job(name, start, control, cycles, spent, lr))
     if not fabric.is_global_zero:
         return {}
-    precision = "bf16" if fabric_precision(training) == "bf16-mixed" else "fp32"
     about = {
         "task": task.name,
         "model": config.model,
@@ -130,26 +118,17 @@ def run(
         "parameters": config.parameters,
         "training": config.training,
         "command": command,
-        "environment": environment(fabric.device.type, precision),
+        "environment": environment(fabric.device.type, precision(training)),
     }
     return deliver(out, finished, config.recipe, make_model, example, about)
 
 
 class _Arms:
-    """Trains each arm once and keeps its result; the test set is opened here and nowhere else."""
+    """Trains each arm once and keeps its result."""
 
-    def __init__(
-        self,
-        out: Path,
-        trainer: Trainer,
-        make_model: Callable[[], nn.Module],
-        splits: Splits,
-        fabric: Fabric,
-        facts: dict[str, Any],
-    ) -> None:
+    def __init__(self, out: Path, trainer: Trainer, splits: Splits, facts: dict[str, Any]) -> None:
         self._state, self._trainer = out / "state", trainer
-        self._make_model, self._splits = make_model, splits
-        self._fabric, self._facts = fabric, facts
+        self._splits, self._facts = splits, facts
 
     def _files(self, arm: str) -> tuple[StateFile, StateFile]:
         """The arm's checkpoint and its result."""
@@ -174,85 +153,22 @@ class _Arms:
         before = done.read()
         if before is not None:
             return before
-        trained = self._trainer.run(job, progress)
-        model = self._make_model()
-        model.load_state_dict(trained.state)
-        counts = inspect(model, masks=trained.keep)
-        finished = {
-            "state": trained.state,
-            "keep": trained.keep,
-            "history": trained.history,
-            "events": trained.events,
-            "result": {
-                "recipe": job.arm,
-                "seed": self._facts["seed"],
-                "sparsity": counts.sparsity,
-                "kept": counts.kept,
-                "total": counts.total,
-                "validation_accuracy": trained.validation_accuracy,
-                "test_accuracy": self._test(model),
-                "epochs": trained.epochs,
-                "steps": trained.steps,
-                "rehearsed": trained.rehearsed,
-                "seconds": trained.seconds,
-            },
-        }
-        if self._fabric.is_global_zero:
+        finished = train_arm(self._trainer, job, progress, self._splits.test)
+        about = {"recipe": job.arm, "seed": self._facts["seed"]}
+        finished["result"] = {**about, **finished["result"]}
+        fabric = self._trainer.fabric
+        if fabric.is_global_zero:
             done.write(finished)
             progress.delete()
-        self._fabric.barrier()
+        fabric.barrier()
         return finished
-
-    def _test(self, model: nn.Module) -> float:
-        """The one look at the test set that an arm gets, after its last decision."""
-        model = model.to(self._fabric.device)
-        return self._trainer.accuracy(model, self._splits.test)
-
-
-def _fabric(device: str, devices: int, training: Training) -> Fabric:
-    if device not in _DEVICES:
-        raise unknown("device", device, _DEVICES)
-    precision = fabric_precision(training)
-    try:
-        fabric = Fabric(accelerator=device, devices=devices, precision=precision)
-    except (MisconfigurationException, RuntimeError, ValueError) as error:
-        raise RegrowError(
-            f"{devices} x {device!r} cannot be had here: {error}; choose another --device or fewer "
-            "--devices."
-        ) from error
-    fabric.launch()
-    return fabric
-
-
-def fabric_precision(training: Training) -> Any:
-    """Fabric's name of the precision; "auto" asks the hardware."""
-    wanted = training.precision
-    if wanted == "auto":
-        wanted = "bf16" if torch.cuda.is_available() or native_bf16() else "fp32"
-    return "bf16-mixed" if wanted == "bf16" else "32-true"
-
-
-def _cycles(program: Program) -> tuple[int, ...]:
-    """Epochs of each learning-rate cycle: one per stage, at most, the same for every arm."""
-    return tuple(
-        stage.length.value if stage.length else _most(stage.plan.schedule)
-        for stage in program.stages
-    )
-
-
-def _most(schedule: Any) -> int:
-    # Patience ends by a signal, but each of its cuts has a cap.
-    return int(schedule.cap * len(schedule.sparsities))
 
 
 def _facts(config: RunConfig, splits: Splits, model: nn.Module) -> dict[str, Any]:
     """All that an arm's result depends on; which other arms there are is not among it."""
     facts = asdict(config)
     del facts["controls"]
-    parts = (splits.train, splits.validation, splits.test)
-    facts["data"] = [[list(part.images.shape), len(part)] for part in parts]
-    facts["network"] = [[name, list(t.shape)] for name, t in model.state_dict().items()]
-    return facts
+    return facts | shapes(splits, model)
 
 
 def dense_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

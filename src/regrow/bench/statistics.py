@@ -90,6 +90,46 @@ def paired_difference(
     return student_interval([a[seed] - b[seed] for seed in seeds], confidence)
 
 
+def student_p(values: Iterable[float]) -> float | None:
+    """Two-sided p-value of a mean of zero (Student, 1908); None for one value.
+
+    Below 0.05 exactly where the 95 % interval of `student_interval` excludes zero.
+
+    Raises:
+        RegrowError: for no values, or one that is not finite.
+    """
+    sample = _checked(values)
+    n = len(sample)
+    deviation = standard_deviation(sample)
+    if deviation is None:
+        return None
+    mean = math.fsum(sample) / n
+    if deviation == 0:
+        return 0.0 if mean else 1.0
+    return float(2 * stats.t.sf(abs(mean) * math.sqrt(n) / deviation, n - 1))
+
+
+def holm(p_values: Mapping[str, float], level: float = 0.05) -> set[str]:
+    """Which of several tests hold together: the chance of any false one is at most `level`.
+
+    The p-values in ascending order are compared with level / m, level / (m - 1), ..., level; the
+    first that is above its bound ends the list (Holm, 1979).
+
+    Args:
+        p_values: by name.
+        level: in (0, 1).
+
+    Returns:
+        names of the tests that are rejected.
+    """
+    found: set[str] = set()
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        if p > level / (len(p_values) - rank):
+            break
+        found.add(name)
+    return found
+
+
 def _checked(values: Iterable[float]) -> list[float]:
     sample = [float(value) for value in values]
     if not sample:

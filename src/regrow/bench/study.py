@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from regrow.bench.cells import Cell
 from regrow.bench.job import Paused
 from regrow.bench.store import Claimed, Store
+from regrow.core.errors import RegrowError
 
 Tell = Callable[[str], None]
 _POLL = 0.5  # seconds between two looks at cells that others work at
@@ -47,7 +47,7 @@ class Estimate:
         """The time left, in words."""
         if self.minutes is None:
             return "for how long is unknown yet"
-        return f"about {self.minutes / workers:.0f} minutes with {workers} at work"
+        return f"about {self.minutes / workers:.1f} minutes with {workers} at work"
 
 
 def estimate(cells: Iterable[Cell], store: Store) -> Estimate:
@@ -104,13 +104,25 @@ def run_cells(
 
     Returns:
         how far the cells are now.
+
+    Raises:
+        RegrowError: there are no workers, or several and no command that starts them.
     """
+    if workers < 1 or (workers > 1 and not command):
+        raise RegrowError(
+            f"{workers} workers cannot be started; give at least 1, and for more than 1 the "
+            "command that starts one."
+        )
     for cell in _with_dense(cells):
         store.forget_error(cell)
     if workers == 1:
         work(cells, store, tell=tell)
         return estimate(cells, store)
-    started = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(workers)]
+    # In sessions of their own: Ctrl-C is for this process, which ends them.
+    started = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        for _ in range(workers)
+    ]
     try:
         for number, process in enumerate(started, 1):
             code = process.wait()
@@ -131,7 +143,6 @@ def serve(cells: Sequence[Cell], store: Store, *, workers: int, tell: Tell) -> N
 
     Its standard input must be a pipe from that process, as in `run_cells`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     work(cells, store, workers=workers, tell=tell)
 

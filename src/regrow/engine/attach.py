@@ -29,8 +29,8 @@ from regrow.engine.memory import put_away, recall
 from regrow.engine.occasion import Occasion, Rehearse, check_rehearse
 from regrow.engine.optimizer_state import check_owns, clear
 from regrow.engine.perform import project
-from regrow.engine.plan import Program
 from regrow.engine.prepare import check_lasted, validate
+from regrow.engine.program import Program
 from regrow.engine.progress import Progress, capture, restore, start
 from regrow.model.collect import LossFn, evaluation
 from regrow.model.inventory import check_finite, weights_of

@@ -13,7 +13,8 @@ from regrow.core.evidence import Need
 from regrow.core.names import unwrap
 from regrow.core.step import START, Step
 from regrow.engine.event import feasible, scope
-from regrow.engine.plan import Plan, Program, Stage, sparsities
+from regrow.engine.plan import Plan
+from regrow.engine.program import Program, Stage, sparsities
 from regrow.model.collect import evaluation
 from regrow.model.inventory import Inventory, check_finite, inventory, weights_of
 

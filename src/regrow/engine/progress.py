@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from regrow.core.errors import RegrowError
 from regrow.core.maskset import MaskSet
 from regrow.engine.gather import check_state
-from regrow.engine.plan import Program
+from regrow.engine.program import Program
 
 FORMAT = 2
 

@@ -1,7 +1,7 @@
 """One file per published strategy; each returns a Program."""
 
 from regrow.core.table import Row, Table
-from regrow.engine.plan import Program
+from regrow.engine.program import Program
 from regrow.recipes.bidirectional import bidirectional
 from regrow.recipes.gradual import gradual
 from regrow.recipes.hybrid import hybrid

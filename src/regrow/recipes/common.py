@@ -7,7 +7,8 @@ from typing import Any, TypedDict
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Program, Regrowth, Stage, globs
+from regrow.engine.plan import Plan, Regrowth, globs
+from regrow.engine.program import Program, Stage
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing_extensions import Unpack
 
 from regrow.core.step import Step
-from regrow.engine.plan import Program, Stage
+from regrow.engine.program import Program, Stage
 from regrow.parts.schedule.cubic import Cubic
 from regrow.recipes.common import Cut, plan
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from typing_extensions import Unpack
 
-from regrow.engine.plan import Program
+from regrow.engine.program import Program
 from regrow.parts.schedule.hybrid import Hybrid
 from regrow.recipes.common import Cut, interval, paced
 

@@ -8,7 +8,7 @@ from typing import Literal
 from typing_extensions import Unpack
 
 from regrow.core.errors import RegrowError
-from regrow.engine.plan import Program
+from regrow.engine.program import Program
 from regrow.parts.schedule.constant import Constant
 from regrow.parts.schedule.geometric import Geometric
 from regrow.recipes.common import Cut, interval, paced

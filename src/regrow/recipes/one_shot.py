@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from typing_extensions import Unpack
 
-from regrow.engine.plan import Program
+from regrow.engine.program import Program
 from regrow.parts.schedule.one_shot import OneShot
 from regrow.recipes.common import Cut, paced
 
