@@ -194,8 +194,8 @@ ARMS: dict[str, Arm] = {
         lambda at, seed: one_shot(at.sparsity, at.epochs, seed=seed), "one cut", main=True
     ),
     "iterative": Arm(
-        lambda at, seed: iterative(at.sparsity, at.epochs, cuts=at.epochs // 2, seed=seed),
-        "geometric cuts, one every second epoch",
+        lambda at, seed: iterative(at.sparsity, at.epochs, cuts=4, seed=seed),
+        "four geometric cuts, a quarter of the epochs after each",
         main=True,
     ),
     "gradual_75": Arm(_gradual(0.75), "cubic ramp over three quarters", main=True),
