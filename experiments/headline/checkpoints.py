@@ -1,0 +1,121 @@
+"""Trained sparse networks, packed, for the benchmarks of file and runtime; and a layer profile.
+
+    REGROW_DATA=FOLDER python experiments/headline/checkpoints.py --max-minutes 10
+
+Call it again to go on: the networks take about an hour and two hours on two cores. FOLDER holds
+cifar-10-batches-bin (`regrow data get cifar10`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from arms import ARMS, Setting
+from common import ROOT, say
+from figures import layer_profile
+
+from regrow.bench.cells import Cell
+from regrow.bench.job import Paused
+from regrow.bench.store import Store
+from regrow.bench.tasks import Training, cifar10
+from regrow.export.packed import save
+
+FOLDER = ROOT / "experiments" / "checkpoints"
+FIGURE = ROOT / "docs" / "img" / "headline-vgg16-profile.svg"
+MOST_BYTES = 3_000_000
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One network.
+
+    Attributes:
+        name: of its file.
+        model: one of the CIFAR networks.
+        training: of the dense network and after it.
+        epochs: after the first cut.
+        sparsity: the target.
+        arm: how it is pruned.
+    """
+
+    name: str
+    model: str
+    training: Training
+    epochs: int
+    sparsity: float
+    arm: str
+
+    def cell(self) -> Cell:
+        make = ARMS[self.arm].program
+        assert make is not None
+        steps = -(-45_000 // self.training.batch_size)
+        overshoot = 1 - 0.35 * (1 - self.sparsity)
+        program = make(Setting(self.sparsity, overshoot, self.epochs, steps), 0)
+        return Cell(cifar10(), self.model, 0, self.training, program, name=self.name)
+
+
+PRESET = replace(cifar10().training, threads=2)
+# VGG16 is trained modestly: what it is for is its masks and layer profile, not its accuracy.
+MODEST = replace(PRESET, dense_epochs=6, lr=0.1, fine_tune_lr=0.05, evidence_batches=16)
+CHECKPOINTS = (
+    Checkpoint("resnet20-cifar10-s95", "resnet20", PRESET, 30, 0.95, "gradual_magnitude"),
+    Checkpoint("vgg16-cifar10-s96.39", "vgg16_bn", MODEST, 8, 0.9639, "gradual_magnitude"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data-dir", type=Path, help="where data sets lie (else $REGROW_DATA)")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "headline")
+    parser.add_argument("--max-minutes", type=float, default=math.inf, help="then pause")
+    options = parser.parse_args()
+    stop_at = time.monotonic() + 60 * options.max_minutes
+    store = Store(
+        options.out,
+        data_dir=options.data_dir,
+        stop_at=stop_at,
+        command="python experiments/headline/checkpoints.py",
+    )
+    for checkpoint in CHECKPOINTS:
+        try:
+            _write(checkpoint, store)
+        except Paused:
+            say(f"{checkpoint.name} is not finished; call again to go on")
+            return
+
+
+def _write(checkpoint: Checkpoint, store: Store) -> None:
+    cell = checkpoint.cell()
+    found = store.finish(cell)
+    dense = store.finish(cell.dense())
+    state, keep = store.state(cell)
+    assert keep is not None
+    model = cell.task.models[cell.model](torch.Generator())
+    model.load_state_dict(state)
+    about = {
+        "trained": found["facts"],
+        "result": found["result"],
+        "dense_test_accuracy": dense["result"]["test_accuracy"],
+        "dense_seconds": dense["result"]["seconds"],
+        "environment": found["environment"],
+        "command": found["command"],
+    }
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{checkpoint.name}.regrow"
+    size = save(model, path, masks=keep, example=torch.zeros(1, 3, 32, 32), metadata=about)
+    if size > MOST_BYTES:
+        raise SystemExit(f"{path.name} has {size} bytes, more than {MOST_BYTES}")
+    say(f"{path.name}: {size} bytes, test {100 * found['result']['test_accuracy']:.2f} %")
+    if cell.model == "vgg16_bn":
+        FIGURE.parent.mkdir(exist_ok=True)
+        counts = [(name, mask.numel(), int(mask.sum())) for name, mask in keep.items()]
+        FIGURE.write_text(layer_profile(counts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
