@@ -24,13 +24,29 @@ SHORT = Training(
     evidence_batches=16,
     threads=1,
 )
+# At the higher sparsity the main arms and the search.
+EXTREME = (
+    "one_way",
+    "iterative",
+    "gradual_75",
+    "gradual_magnitude",
+    "gradual_saliency",
+    "gradual_distilled",
+    "exchange",
+    "frozen",
+    "damped",
+    "frozen_shallow",
+    "gain*",
+    "decompression",
+    "paper*",
+)
 SPEC = Spec(
     "vgg16-quarter",
     "vgg16_bn_quarter",
     20_000,
     SHORT,
     8,
-    (Point(0.98, 0.993),),
+    (Point(0.98, 0.993), Point(0.995, 0.99825, EXTREME)),
 )
 
 if __name__ == "__main__":
