@@ -127,6 +127,7 @@ def _exchanging(
     memory: float | None = None,
     *,
     shallow: bool = False,
+    criterion: str = "magnitude",
 ) -> Callable[[Setting, int], Program]:
     """A ramp over half of the epochs; until three quarters every event exchanges weights."""
 
@@ -134,7 +135,7 @@ def _exchanging(
         grow = Regrowth(RULES.build(rule), VALUES.build(value), exchange=fraction)
         top = at.shallow if shallow else at.sparsity
         way = Rebound(at.sparsity, top, at.at(0.5), at.at(0.75), at.quarter)
-        plan = Plan(way, CRITERIA.build("magnitude"), regrowth=grow, memory=memory)
+        plan = Plan(way, CRITERIA.build(criterion), regrowth=grow, memory=memory)
         return _single(at, plan, seed)
 
     return make
@@ -236,6 +237,18 @@ ARMS: dict[str, Arm] = {
     "gain_shallow": Arm(
         _exchanging("gain", "remembered", 0.1, 0, shallow=True),
         "the same with a shallow overshoot and the way back",
+    ),
+    "frozen_saliency": Arm(_competing(0, criterion="saliency"), "frozen, by saliency"),
+    "gain_saliency": Arm(
+        _exchanging("gain", "remembered", 0.1, 0, criterion="saliency"), "gain_little, by saliency"
+    ),
+    "newton_saliency": Arm(
+        _exchanging("newton", "zero", 0.1, criterion="saliency"),
+        "a tenth exchanged by Newton gain, zero; by saliency",
+    ),
+    "gradient_saliency": Arm(
+        _exchanging("gradient", "zero", 0.1, criterion="saliency"),
+        "a tenth exchanged by gradient, zero; by saliency",
     ),
     "gain_distilled": Arm(
         _exchanging("gain", "remembered", 0.1, 0),

@@ -6,6 +6,7 @@ from regrow.parts.regrowth.dense_magnitude import DenseMagnitude
 from regrow.parts.regrowth.dense_saliency import DenseSaliency
 from regrow.parts.regrowth.gain import Gain
 from regrow.parts.regrowth.gradient import GradientMagnitude
+from regrow.parts.regrowth.newton import Newton
 from regrow.parts.regrowth.random import RandomRegrowth
 from regrow.parts.regrowth.reference import Reference
 from regrow.parts.regrowth.values import FromReference, Initialiser, Remembered, Saved, Zero
@@ -17,6 +18,7 @@ RULES: Table[Criterion] = Table(
     Row("gradient", GradientMagnitude, "Evci et al. 2020"),
     Row("reference", Reference, "arXiv 2511.11675 (2025)"),
     Row("gain", Gain, "Molchanov et al. 2019, signed"),
+    Row("newton", Newton, "LeCun et al. 1990, eq. 4, for growth"),
     Row("random", RandomRegrowth, "Mocanu et al. 2018"),
 )
 
