@@ -126,15 +126,18 @@ def _exchanging(
     fraction: float,
     memory: float | None = None,
     *,
-    shallow: bool = False,
+    overshoot: Callable[[Setting], float] = lambda at: at.sparsity,
     criterion: str = "magnitude",
+    end: float = 0.75,
 ) -> Callable[[Setting, int], Program]:
-    """A ramp over half of the epochs; until three quarters every event exchanges weights."""
+    """A ramp over half of the epochs and, where it overshoots, the way back until the end.
+
+    Until the end every event exchanges weights.
+    """
 
     def make(at: Setting, seed: int) -> Program:
         grow = Regrowth(RULES.build(rule), VALUES.build(value), exchange=fraction)
-        top = at.shallow if shallow else at.sparsity
-        way = Rebound(at.sparsity, top, at.at(0.5), at.at(0.75), at.quarter)
+        way = Rebound(at.sparsity, overshoot(at), at.at(0.5), at.at(end), at.quarter)
         plan = Plan(way, CRITERIA.build(criterion), regrowth=grow, memory=memory)
         return _single(at, plan, seed)
 
@@ -189,6 +192,14 @@ def _single(at: Setting, plan: Plan, seed: int) -> Program:
     return Program((Stage(plan, Step.epochs(at.epochs)),), seed)
 
 
+def _shallow(at: Setting) -> float:
+    return at.shallow
+
+
+def _deep(at: Setting) -> float:
+    return at.overshoot
+
+
 ARMS: dict[str, Arm] = {
     # Controls.
     "one_way": Arm(
@@ -206,6 +217,7 @@ ARMS: dict[str, Arm] = {
     "gradual_50": Arm(_gradual(0.5, "magnitude"), "by magnitude over the first half"),
     "gradual_90": Arm(_gradual(0.9, "magnitude"), "by magnitude over nine tenths"),
     "gradual_saliency": Arm(_gradual(0.75, "saliency"), "gradual_75 by saliency"),
+    "gradual_saliency_50": Arm(_gradual(0.5, "saliency"), "by saliency over the first half"),
     "gradual_distilled": Arm(
         _gradual(0.75, "magnitude"),
         "gradual_magnitude with distillation",
@@ -235,7 +247,7 @@ ARMS: dict[str, Arm] = {
     "gain": Arm(_exchanging("gain", "remembered", 0.3, 0), "exchange by gain, old values"),
     "gain_little": Arm(_exchanging("gain", "remembered", 0.1, 0), "the same, a tenth at a time"),
     "gain_shallow": Arm(
-        _exchanging("gain", "remembered", 0.1, 0, shallow=True),
+        _exchanging("gain", "remembered", 0.1, 0, overshoot=_shallow),
         "the same with a shallow overshoot and the way back",
     ),
     "frozen_saliency": Arm(_competing(0, criterion="saliency"), "frozen, by saliency"),
@@ -245,6 +257,21 @@ ARMS: dict[str, Arm] = {
     "newton_saliency": Arm(
         _exchanging("newton", "zero", 0.1, criterion="saliency"),
         "a tenth exchanged by Newton gain, zero; by saliency",
+    ),
+    "newton_more": Arm(
+        _exchanging("newton", "zero", 0.3, criterion="saliency"), "the same, 30 % at a time"
+    ),
+    "newton_later": Arm(
+        _exchanging("newton", "zero", 0.1, criterion="saliency", end=0.9),
+        "newton_saliency, exchanging until nine tenths",
+    ),
+    "newton_shallow": Arm(
+        _exchanging("newton", "zero", 0.1, overshoot=_shallow, criterion="saliency"),
+        "newton_saliency with a shallow overshoot and the way back",
+    ),
+    "newton_deep": Arm(
+        _exchanging("newton", "zero", 0.1, overshoot=_deep, criterion="saliency"),
+        "newton_saliency with a deep overshoot and the way back",
     ),
     "gradient_saliency": Arm(
         _exchanging("gradient", "zero", 0.1, criterion="saliency"),
