@@ -10,6 +10,7 @@ from torch import Tensor
 
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need
+from regrow.model.collect import gradients
 from regrow.model.inventory import Entry
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.regrowth import RULES, VALUES
@@ -25,6 +26,7 @@ def draw(seed: int) -> dict[str, Tensor]:
 
 CURRENT, DENSE, GRADIENT = draw(0), draw(1), draw(2)
 SQUARE = {name: g.square() for name, g in draw(3).items()}
+REMEMBERED = draw(6)
 REFERENCE = {n: w * (g > 0) for (n, w), g in zip(draw(4).items(), draw(5).values(), strict=True)}
 
 
@@ -33,6 +35,8 @@ def evidence(*key: object) -> Evidence:
         {
             Need("weight"): CURRENT,
             Need("gradient"): GRADIENT,
+            Need("gradient_square"): SQUARE,
+            Need("weight", "remembered"): REMEMBERED,
             Need("weight", "dense"): DENSE,
             Need("gradient_square", "dense"): SQUARE,
             Need("weight", "reference"): REFERENCE,
@@ -47,6 +51,8 @@ def evidence(*key: object) -> Evidence:
         ("saliency", lambda n: SQUARE[n] * DENSE[n] ** 2),
         ("magnitude", lambda n: DENSE[n].abs()),
         ("gradient", lambda n: GRADIENT[n].abs()),
+        ("gain", lambda n: -GRADIENT[n] * REMEMBERED[n]),
+        ("newton", lambda n: GRADIENT[n] ** 2 / SQUARE[n]),
     ],
 )
 def test_deterministic_rules_follow_their_formula(name: str, formula) -> None:  # type: ignore[no-untyped-def]
@@ -54,6 +60,46 @@ def test_deterministic_rules_follow_their_formula(name: str, formula) -> None:  
     assert set(scores) == {CONV.name, FC.name}
     for weight, score in scores.items():
         torch.testing.assert_close(score, formula(weight))
+
+
+def test_a_weight_without_any_gradient_gains_nothing() -> None:
+    none = {FC.name: torch.zeros(FC.shape)}
+    seen = Evidence({Need("gradient"): none, Need("gradient_square"): none})
+    assert not RULES.build("newton").score(seen)[FC.name].any()
+
+
+def test_newton_finds_the_inputs_that_lower_the_loss_most_at_their_best_weight() -> None:
+    """Least squares on independent inputs of very different scales, against fitting each alone.
+
+    With noise of variance s^2 the Fisher diagonal is s^2 E[x^2], the Hessian's E[x^2].
+    """
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.logspace(-2, 2, 12)
+    x = torch.randn(4000, 12, generator=generator) * scale
+    effect = torch.linspace(0.02, 0.3, 12)[torch.randperm(12, generator=generator)]
+    y = x @ (effect / scale) + torch.randn(4000, generator=generator)
+    model = torch.nn.Linear(12, 1, bias=False)
+    with torch.no_grad():
+        model.weight.zero_()
+    batches = [(x[i : i + 4], y[i : i + 4]) for i in range(0, 4000, 4)]
+
+    def loss_fn(net: torch.nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return (net(batch[0]).squeeze(1) - batch[1]).square().mean() / 2
+
+    mean, square = gradients(model, {"weight": model.weight}, loss_fn, batches, square=True)
+    seen = Evidence({Need("gradient"): mean, Need("gradient_square"): square})
+    best = (x * y[:, None]).mean(0) / x.square().mean(0)
+    falls = torch.stack(
+        [(y.square() - (y - b * c).square()).mean() / 2 for b, c in zip(best, x.T, strict=True)]
+    )
+    expected = falls.argsort(descending=True)[:4].tolist()
+    found = {
+        name: RULES.build(name).score(seen)["weight"][0].argsort(descending=True)[:4].tolist()
+        for name in ("newton", "gradient")
+    }
+    assert set(found["newton"]) == set(expected)
+    assert min(found["gradient"]) > 6, "the steepest are merely the largest inputs"
+    assert set(found["gradient"]) != set(expected)
 
 
 def test_no_rule_but_the_gradients_and_random_reads_the_sparse_weights() -> None:
