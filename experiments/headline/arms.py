@@ -128,16 +128,17 @@ def _exchanging(
     *,
     overshoot: Callable[[Setting], float] = lambda at: at.sparsity,
     criterion: str = "magnitude",
+    peak: float = 0.5,
     end: float = 0.75,
 ) -> Callable[[Setting, int], Program]:
-    """A ramp over half of the epochs and, where it overshoots, the way back until the end.
+    """A ramp until the peak and, where it overshoots, the way back until the end.
 
     Until the end every event exchanges weights.
     """
 
     def make(at: Setting, seed: int) -> Program:
         grow = Regrowth(RULES.build(rule), VALUES.build(value), exchange=fraction)
-        way = Rebound(at.sparsity, overshoot(at), at.at(0.5), at.at(end), at.quarter)
+        way = Rebound(at.sparsity, overshoot(at), at.at(peak), at.at(end), at.quarter)
         plan = Plan(way, CRITERIA.build(criterion), regrowth=grow, memory=memory)
         return _single(at, plan, seed)
 
@@ -217,6 +218,7 @@ ARMS: dict[str, Arm] = {
     "gradual_50": Arm(_gradual(0.5, "magnitude"), "by magnitude over the first half"),
     "gradual_90": Arm(_gradual(0.9, "magnitude"), "by magnitude over nine tenths"),
     "gradual_saliency": Arm(_gradual(0.75, "saliency"), "gradual_75 by saliency"),
+    "gradual_saliency_25": Arm(_gradual(0.25, "saliency"), "by saliency over the first quarter"),
     "gradual_saliency_50": Arm(_gradual(0.5, "saliency"), "by saliency over the first half"),
     "gradual_distilled": Arm(
         _gradual(0.75, "magnitude"),
@@ -272,6 +274,18 @@ ARMS: dict[str, Arm] = {
     "newton_deep": Arm(
         _exchanging("newton", "zero", 0.1, overshoot=_deep, criterion="saliency"),
         "newton_saliency with a deep overshoot and the way back",
+    ),
+    "newton_early": Arm(
+        _exchanging("newton", "zero", 0.05, criterion="saliency", peak=0.25),
+        "ramp over a quarter, then a twentieth exchanged by Newton gain",
+    ),
+    "newton_early_shallow": Arm(
+        _exchanging("newton", "zero", 0.05, overshoot=_shallow, criterion="saliency", peak=0.25),
+        "newton_early with a shallow overshoot and the way back",
+    ),
+    "newton_early_deep": Arm(
+        _exchanging("newton", "zero", 0.05, overshoot=_deep, criterion="saliency", peak=0.25),
+        "newton_early with a deep overshoot and the way back",
     ),
     "gradient_saliency": Arm(
         _exchanging("gradient", "zero", 0.1, criterion="saliency"),

@@ -35,6 +35,7 @@ ONE_WAY = (
     "gradual_90",
     "gradual_magnitude",
     "gradual_saliency",
+    "gradual_saliency_25",
     "gradual_saliency_50",
 )
 Values = Mapping[int, float]
