@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test install lint clean
 
 demo: install
-	$(BIN)/regrow run bidirectional --task digits --seed 0 --out runs/demo --overwrite
+	$(BIN)/regrow run bidirectional --task digits --seed 0 --controls one_way,gradual --out runs/demo --overwrite
 
 test: install lint
 	$(BIN)/python -m pytest -n 2

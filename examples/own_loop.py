@@ -2,9 +2,9 @@
 
     python examples/own_loop.py
 
-The network learns scikit-learn's handwritten digits, is cut to 1 % of its weights, recovers, and
-then grows weights back to 3 %. The loop, the model's class and its state-dict keys stay as they
-are.
+The network learns scikit-learn's handwritten digits, then is cut to 3 % of its weights along a
+ramp, while at every epoch some of the removed weights come back in place of others. The loop, the
+model's class and its state-dict keys stay as they are.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main(epochs):
     fit(model, optimizer, train_loader, epochs)
     print(f"dense: test accuracy {accuracy(model, test_loader):.3f}")
 
-    program = regrow.recipes.bidirectional(0.97, overshoot=0.99, epochs=(epochs, epochs))
+    program = regrow.recipes.bidirectional(0.97, 2 * epochs)
     pruning = regrow.attach(model, optimizer, program, loss_fn=loss_fn, data=train_loader)  # <- 1
     fit(model, optimizer, train_loader, 2 * epochs, pruning)
     pruning.finalize()  # <- 3
@@ -86,5 +86,7 @@ def main(epochs):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=10, help="before, after the cut, and after")
+    parser.add_argument(
+        "--epochs", type=int, default=10, help="before pruning; it takes twice as many"
+    )
     main(parser.parse_args().epochs)

@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", action="store_true", help="only write the table")
     if not parser.parse_args().table:
-        config, task = configure("bidirectional", task="cifar10", seed=0, settings=SETTINGS)
+        config, task = configure("bidirectional_paper", task="cifar10", seed=0, settings=SETTINGS)
         command = "python experiments/cifar10_short.py"
         record = run(config, task, ROOT / "runs" / "cifar10-short", command=command)
         RECORD.parent.mkdir(exist_ok=True)
@@ -42,7 +42,7 @@ def main() -> None:
     replace(
         ROOT / "docs" / "results.md",
         "cifar10-short",
-        compared([group], ("bidirectional", "one_way")),
+        compared([group], (group[0]["recipe"], "one_way")),
     )
 
 

@@ -19,7 +19,7 @@ from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.schedule.cubic import Cubic
 from regrow.parts.schedule.manual import Manual
 from regrow.parts.schedule.rebound import Rebound
-from regrow.recipes import bidirectional, iterative, one_shot
+from regrow.recipes import bidirectional_paper, iterative, one_shot
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _paper(**changes: Any) -> Callable[[Setting, int], Program]:
 
     def make(at: Setting, seed: int) -> Program:
         options = {"sparsity": at.sparsity, "overshoot": at.overshoot, "epochs": at.halves}
-        return bidirectional(**{**options, **changes}, seed=seed)
+        return bidirectional_paper(**{**options, **changes}, seed=seed)
 
     return make
 
@@ -93,7 +93,9 @@ def _learned(at: Setting, seed: int) -> Program:
     down, up = at.halves
     search = at.epochs // 4
     layers = {"name": "learned", "episodes": search * at.steps // 20}  # Of 20 steps each.
-    return bidirectional(at.sparsity, at.overshoot, (down, up - search), layers=layers, seed=seed)
+    return bidirectional_paper(
+        at.sparsity, at.overshoot, (down, up - search), layers=layers, seed=seed
+    )
 
 
 def _gradual(end: float, criterion: str = "lamp") -> Callable[[Setting, int], Program]:
@@ -122,7 +124,7 @@ def _competing(
 
 def _exchanging(
     rule: str,
-    value: str,
+    value: Any,
     fraction: float,
     memory: float | None = None,
     *,
@@ -191,6 +193,10 @@ def _decompression(at: Setting) -> list[tuple[float, float]]:
 
 def _single(at: Setting, plan: Plan, seed: int) -> Program:
     return Program((Stage(plan, Step.epochs(at.epochs)),), seed)
+
+
+# Evidence comes in the batches of training.
+_STEP = {"name": "newton", "batch": 64}
 
 
 def _shallow(at: Setting) -> float:
@@ -287,6 +293,14 @@ ARMS: dict[str, Arm] = {
         _exchanging("newton", "zero", 0.05, overshoot=_deep, criterion="saliency", peak=0.25),
         "newton_early with a deep overshoot and the way back",
     ),
+    "newton_step": Arm(
+        _exchanging("newton", _STEP, 0.05, criterion="saliency"),
+        "a twentieth exchanged by Newton gain, back at half a Newton step",
+    ),
+    "newton_step_shallow": Arm(
+        _exchanging("newton", _STEP, 0.05, overshoot=_shallow, criterion="saliency"),
+        "newton_step with a shallow overshoot and the way back",
+    ),
     "gradient_saliency": Arm(
         _exchanging("gradient", "zero", 0.1, criterion="saliency"),
         "a tenth exchanged by gradient, zero; by saliency",
@@ -316,7 +330,7 @@ ARMS: dict[str, Arm] = {
     "rule_gradient": Arm(_paper(regrow="gradient"), "rule: gradient", restart=True),
     "rule_random": Arm(_paper(regrow="random"), "rule: random", restart=True),
     "rule_reference": Arm(
-        lambda at, seed: bidirectional(
+        lambda at, seed: bidirectional_paper(
             at.sparsity,
             at.overshoot,
             (at.epochs // 3, at.epochs - 2 * (at.epochs // 3)),
@@ -350,7 +364,7 @@ ARMS: dict[str, Arm] = {
         restart=True,
     ),
     "shallow": Arm(
-        lambda at, seed: bidirectional(
+        lambda at, seed: bidirectional_paper(
             at.sparsity, at.shallow, at.halves, regrow="magnitude", value="dense", seed=seed
         ),
         "magnitude_dense from a shallow overshoot, one cosine",

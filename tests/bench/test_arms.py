@@ -2,60 +2,118 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from regrow.bench.arms import CONTROLS
 from regrow.bench.config import configure
 from regrow.core.errors import RegrowError
+from regrow.core.step import Step
+from regrow.engine.plan import Plan
 from regrow.engine.program import Program
+from regrow.parts.criteria.lamp import Lamp
 from regrow.parts.criteria.magnitude import Magnitude
+from regrow.parts.criteria.saliency import Saliency
 from regrow.parts.regrowth.random import RandomRegrowth
 from regrow.parts.schedule.cubic import Cubic
 from regrow.parts.schedule.one_shot import OneShot
+from regrow.parts.schedule.rebound import Rebound
 
 CUT = ("criterion=magnitude", "floor=2", 'exclude=["classifier*"]')
+EPOCHS = {"bidirectional": "epochs=8", "bidirectional_paper": "epochs=[3,5]"}
+FORMS = pytest.mark.parametrize("form", list(EPOCHS))
 
 
-def control(name: str, *settings: str) -> tuple[Program, Program]:
-    config, _ = configure("bidirectional", settings=[*settings, "epochs=[3,5]"], seed=7)
+def control(form: str, name: str, *settings: str) -> tuple[Program, Program]:
+    config, _ = configure(form, settings=[*settings, EPOCHS[form]], seed=7)
     program = config.program()
     return CONTROLS[name].make(config.parameters, program.sparsity, 8, 7), program
 
 
+def only_plan(program: Program) -> Plan:
+    (stage,) = program.stages
+    return stage.plan
+
+
+@FORMS
 @pytest.mark.parametrize("name", [row.name for row in CONTROLS])
-def test_every_control_has_the_budget_scope_and_seed_of_the_recipe(name: str) -> None:
-    made, program = control(name, *CUT)
+def test_every_control_has_the_budget_scope_and_seed_of_the_recipe(form: str, name: str) -> None:
+    made, program = control(form, name, *CUT)
     assert made.epochs == program.epochs == 8
     assert made.seed == program.seed == 7
-    assert made.sparsity == (0.99 if name == "no_regrowth" else program.sparsity)
+    stays = (form, name) == ("bidirectional_paper", "no_regrowth")
+    assert made.sparsity == (0.99 if stays else program.sparsity)
     for stage in made.stages:
         assert stage.plan.criterion == Magnitude()
         assert (stage.plan.floor, stage.plan.exclude) == (2, ("classifier*",))
 
 
-def test_what_sets_each_control_apart() -> None:
-    one_way, _ = control("one_way")
-    assert [stage.plan.schedule for stage in one_way.stages] == [OneShot(0.97)]
-    gradual, _ = control("gradual")
-    schedule = gradual.stages[0].plan.schedule
+@FORMS
+@pytest.mark.parametrize("name", [row.name for row in CONTROLS])
+def test_every_control_cuts_by_the_criterion_of_the_recipe(form: str, name: str) -> None:
+    wanted = {"bidirectional": Saliency(), "bidirectional_paper": Lamp()}[form]
+    made, program = control(form, name)
+    for stage in (*made.stages, *program.stages):
+        assert stage.plan.criterion == wanted
+
+
+@FORMS
+def test_the_one_way_and_the_gradual_control(form: str) -> None:
+    one_way, _ = control(form, "one_way")
+    assert only_plan(one_way).schedule == OneShot(0.97)
+    gradual, _ = control(form, "gradual")
+    schedule = only_plan(gradual).schedule
     assert isinstance(schedule, Cubic)
     assert schedule.last.value == 6
-    none, _ = control("no_regrowth", "overshoot=0.98")
-    assert [stage.plan.schedule for stage in none.stages] == [OneShot(0.98)]
-    random, program = control("random_regrowth", "cuts=2", "ssim_below=0.8")
-    assert len(random.stages) == len(program.stages)
-    for mine, theirs in zip(random.stages, program.stages, strict=True):
-        assert mine.length == theirs.length
-        assert mine.plan.schedule == theirs.plan.schedule
-        if theirs.plan.regrowth is not None:
-            assert mine.plan.regrowth is not None
-            assert isinstance(mine.plan.regrowth.rule, RandomRegrowth)
-            assert not isinstance(theirs.plan.regrowth.rule, RandomRegrowth)
-            assert mine.plan.regrowth.ssim_below == 0.8
+    assert only_plan(one_way).regrowth is only_plan(gradual).regrowth is None
+
+
+@pytest.mark.parametrize(
+    ("form", "settings"),
+    [
+        ("bidirectional_paper", ("cuts=2", "ssim_below=0.8")),
+        ("bidirectional", ("overshoot=0.98", "exchange=0.2", "every=2", "ssim_below=0.8")),
+        ("bidirectional", ("regrow=gradient", "layers=uniform", "candidates=conv*")),
+    ],
+)
+def test_random_regrowth_differs_in_the_rule_alone(form: str, settings: tuple[str, ...]) -> None:
+    random, program = control(form, "random_regrowth", *settings)
+    assert random != program
+    stages = []
+    for stage in program.stages:
+        grow = stage.plan.regrowth
+        if grow is not None:
+            assert not isinstance(grow.rule, RandomRegrowth)
+            grow = replace(grow, rule=RandomRegrowth())
+        stages.append(replace(stage, plan=replace(stage.plan, regrowth=grow)))
+    assert random == Program(tuple(stages), program.seed)
+
+
+def test_without_regrowth_the_published_form_stays_at_the_overshoot() -> None:
+    none, _ = control("bidirectional_paper", "no_regrowth", "overshoot=0.98")
+    assert only_plan(none).schedule == OneShot(0.98)
+
+
+REMEMBERED = ("regrow=gain", "value=remembered", "memory=0")
+
+
+@pytest.mark.parametrize("more", [(), ("overshoot=0.98",), REMEMBERED], ids=str)
+def test_without_regrowth_the_ramp_goes_to_the_target_and_nothing_returns(more: Any) -> None:
+    none, program = control("bidirectional", "no_regrowth", "sparsity=0.9", "peak=3", *more)
+    plan = only_plan(none)
+    assert plan.schedule == Rebound(0.9, 0.9, Step.epochs(3), Step.epochs(6))
+    assert only_plan(program).schedule.last == plan.schedule.last  # type: ignore[union-attr]
+    assert plan.memory is None
+    assert not plan.competes
+    for epoch in range(8):
+        assert plan.exchange_at(Step.epochs(epoch)) == 0
 
 
 @pytest.mark.parametrize("name", ["random_regrowth", "no_regrowth"])
-def test_controls_of_bidirectional_are_refused_elsewhere(name: str) -> None:
-    config, _ = configure("one_shot")
-    with pytest.raises(RegrowError, match="belong to the recipe 'bidirectional'"):
+@pytest.mark.parametrize("recipe", ["one_shot", "iterative", "hybrid", "gradual", "manual"])
+def test_controls_of_bidirectional_are_refused_elsewhere(recipe: str, name: str) -> None:
+    config, _ = configure(recipe)
+    with pytest.raises(RegrowError, match="'bidirectional' and 'bidirectional_paper'; leave them"):
         CONTROLS[name].make(config.parameters, 0.9, 8, 0)

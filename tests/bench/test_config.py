@@ -13,7 +13,7 @@ from regrow.bench.config import RunConfig, configure
 from regrow.bench.state import identity
 from regrow.bench.tasks import find_task
 from regrow.core.errors import RegrowError
-from regrow.recipes import RECIPES, bidirectional
+from regrow.recipes import RECIPES, bidirectional, bidirectional_paper
 
 NAMES = [row.name for row in RECIPES]
 
@@ -58,7 +58,7 @@ def test_any_settings_survive_the_file(tmp_path_factory: Any, chosen: dict[str, 
     if chosen.get("reference") is not None:
         chosen = {**chosen, "regrow": "reference"}  # The one rule that reads it.
     given_ = [f"{key}={toml(value)}" for key, value in chosen.items() if value is not None]
-    config, _ = configure("bidirectional", settings=given_)
+    config, _ = configure("bidirectional_paper", settings=given_)
     for key, value in chosen.items():
         table = config.training if key.startswith("training.") else config.parameters
         assert table[key.removeprefix("training.")] == value
@@ -70,13 +70,13 @@ def test_any_settings_survive_the_file(tmp_path_factory: Any, chosen: dict[str, 
 def test_flags_replace_what_the_file_says(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
-        "recipe = 'bidirectional'\nseed = 4\ncontrols = ['gradual']\n"
+        "recipe = 'bidirectional_paper'\nseed = 4\ncontrols = ['gradual']\n"
         "[parameters]\nsparsity = 0.9\nepochs = [2, 3]\n[training]\nlr = 0.5\n"
     )
     config, _ = configure(str(file))
     assert (config.task, config.model, config.seed) == ("digits", "digits_cnn", 4)
     assert config.controls == ("gradual",)
-    assert config.program() == bidirectional(0.9, 0.99, (2, 3), seed=4)
+    assert config.program() == bidirectional_paper(0.9, 0.99, (2, 3), seed=4)
     assert config.training["lr"] == 0.5
     assert config.training["momentum"] == 0.9
     flags, _ = configure(
@@ -94,11 +94,26 @@ def test_epochs_are_the_tasks_unless_given(recipe: str) -> None:
         parameters = configure(recipe, task=task)[0].parameters
         epochs = parameters["epochs"]
         assert (epochs if isinstance(epochs, int) else sum(epochs)) == total
-    shared = configure("bidirectional", settings=["training.fine_tune_epochs=7"])[0]
+    shared = configure("bidirectional_paper", settings=["training.fine_tune_epochs=7"])[0]
     assert shared.parameters["epochs"] == [3, 4]
     assert shared.program().epochs == 7
-    own = configure("bidirectional", settings=["training.fine_tune_epochs=7", "epochs=[5,5]"])[0]
+    own = configure(
+        "bidirectional_paper", settings=["training.fine_tune_epochs=7", "epochs=[5,5]"]
+    )[0]
     assert own.program().epochs == 10
+
+
+def test_a_recipes_own_default_goes_before_the_shared_one(tmp_path: Path) -> None:
+    shared = configure("bidirectional_paper")[0].parameters
+    config = configure("bidirectional")[0]
+    assert (shared["criterion"], config.parameters["criterion"]) == ("lamp", "saliency")
+    assert config.program() == bidirectional(epochs=config.parameters["epochs"])
+    file = tmp_path / "short.toml"
+    file.write_text("recipe = 'bidirectional'\n[parameters]\ncriterion = 'lamp'\nepochs = 4\n")
+    assert configure(str(file))[0].program() == bidirectional(epochs=4, criterion="lamp")
+    for setting in ("epochs=2", "cuts=2", "rounds=2", "reference=0.5"):
+        with pytest.raises(RegrowError, match=r"lasts 2ep|epochs=2|unknown parameter"):
+            configure("bidirectional", settings=[setting])
 
 
 def test_bare_text_needs_no_quotes() -> None:
@@ -132,7 +147,7 @@ def test_wrong_types_are_told_in_words(setting: str, says: str) -> None:
 
 def test_lists_are_told_by_example() -> None:
     with pytest.raises(RegrowError, match=r"^epochs=3: must be a list, as in epochs=\[20, 20\]\.$"):
-        configure("bidirectional", settings=["epochs=3"])
+        configure("bidirectional_paper", settings=["epochs=3"])
     with pytest.raises(RegrowError, match=r"as in sparsities=\[0\.8, 0\.9\]\.$"):
         configure("manual", settings=["sparsities=0.9"])
     with pytest.raises(RegrowError, match=r"as in at=\[20, 20\]\.$"):
@@ -141,7 +156,7 @@ def test_lists_are_told_by_example() -> None:
 
 @pytest.mark.parametrize("key", ["include", "exclude", "candidates"])
 def test_one_text_is_a_list_of_one(key: str) -> None:
-    config, _ = configure("bidirectional", settings=[f"{key}=conv*"])
+    config, _ = configure("bidirectional_paper", settings=[f"{key}=conv*"])
     assert config.parameters[key] == ["conv*"]
 
 

@@ -32,10 +32,10 @@ from regrow.core.table import Row, Table
 from regrow.engine.attach import Pruning
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.allocate.global_ import Global
-from regrow.recipes import bidirectional, iterative, one_shot
+from regrow.recipes import bidirectional_paper, iterative, one_shot
 
 MARK = b"0" * 32
-BOTH_WAYS = bidirectional(0.5, 0.8, (2, 2))
+BOTH_WAYS = bidirectional_paper(0.5, 0.8, (2, 2))
 
 
 def plain_network(_: torch.Generator) -> nn.Module:
@@ -180,7 +180,7 @@ def test_rehearsals_are_counted_and_leave_nothing_behind(
 
     monkeypatch.setattr(regrow.bench.course, "learning_rate", rate)
     trainer = trainer_of(small(augment=augment), rehearsal_steps=9)
-    asked = job(bidirectional(0.5, 0.8, (2, 2), layers=Tried()), cycles=(2, 2))
+    asked = job(bidirectional_paper(0.5, 0.8, (2, 2), layers=Tried()), cycles=(2, 2))
     SCORES.clear()
     whole = trainer.run(asked, StateFile(tmp_path / "whole", MARK))
     assert whole.steps == 4 * 8
@@ -224,7 +224,7 @@ def test_a_rehearsal_looks_at_a_thousand_validation_samples(
     many = parts.validation.take(torch.arange(1_100) % 45)
     monkeypatch.setattr(Trainer, "accuracy", accuracy)
     trainer = trainer_of(small(splits=lambda _: replace(parts, validation=many)), rehearsal_steps=1)
-    program = bidirectional(0.5, 0.8, (1, 1), layers=Tried())
+    program = bidirectional_paper(0.5, 0.8, (1, 1), layers=Tried())
     trainer.run(job(program, 2), StateFile(tmp_path / "arm", MARK))
     assert sizes == [1_100, 1_000, 1_000, 1_100]
 

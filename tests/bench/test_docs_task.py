@@ -54,6 +54,7 @@ def test_the_recipe_file_of_the_page_configures(tmp_path: Path) -> None:
     )
     assert config.parameters["exclude"] == ["conv1"]
     assert config.program().epochs == 40
+    assert config.parameters["exchange"] == 0.1
     assert config.training["lr"] == 0.1
     page = (DOCS / "recipes.md").read_text(encoding="utf-8")
     for key in re.findall(r"^(\w+) =", text.partition("[parameters]")[0], re.MULTILINE):

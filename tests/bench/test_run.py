@@ -24,7 +24,7 @@ from regrow.export.packed import pack
 
 CONTROLS = ("one_way", "gradual", "random_regrowth", "no_regrowth")
 RUNS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
-    "bidirectional": (["sparsity=0.7", "overshoot=0.9", "epochs=[3,3]"], CONTROLS),
+    "bidirectional_paper": (["sparsity=0.7", "overshoot=0.9", "epochs=[3,3]"], CONTROLS),
     "iterative": (["sparsity=0.8", "cuts=2", "epochs=20", "patience=2"], CONTROLS[:2]),
 }
 
@@ -113,7 +113,7 @@ def test_every_arm_is_treated_alike(
     assert len(set(batches[recipe])) == len(batches[recipe]) == len(curves[recipe])
     assert batches[recipe] != batches["dense"]
     assert max(curves[recipe]) <= TRAINING.fine_tune_lr
-    if recipe == "bidirectional":
+    if recipe == "bidirectional_paper":
         assert len(curves[recipe]) == 6 * 8
         assert jobs[recipe].cycles == (3, 3)
     else:
@@ -141,36 +141,36 @@ def test_the_dense_network_is_trained_once_for_all_recipes(
 
     def again(*settings: str) -> dict[str, Any]:
         trains.clear()
-        for file in (out / "state").glob("bidirectional.*"):
+        for file in (out / "state").glob("bidirectional_paper.*"):
             file.unlink()
-        config = configured(monkeypatch, task, "bidirectional", settings, controls=())
+        config = configured(monkeypatch, task, "bidirectional_paper", settings, controls=())
         arms: dict[str, Any] = trained(
             config, task, out, notify=lambda event: trains.append(event["arm"])
         )["arms"]
         return arms
 
     first = again("sparsity=0.5", "overshoot=0.9")
-    assert set(trains) == {"dense", "bidirectional"}
+    assert set(trains) == {"dense", "bidirectional_paper"}
     more = ("training.fine_tune_lr=0.02", "training.evidence_batches=3", "epochs=[1,1]")
     other = again("sparsity=0.4", "overshoot=0.8", "training.distillation=0.5", *more)
-    assert set(trains) == {"bidirectional"}
+    assert set(trains) == {"bidirectional_paper"}
     assert other["dense"] == first["dense"]
-    assert other["bidirectional"]["sparsity"] != first["bidirectional"]["sparsity"]
+    assert other["bidirectional_paper"]["sparsity"] != first["bidirectional_paper"]["sparsity"]
     with pytest.raises(RegrowError, match=r"dense\.done belongs to another run"):
         again("sparsity=0.5", "overshoot=0.9", "training.lr=0.05")
 
 
 def test_history_tells_the_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = small()
-    config = configured(monkeypatch, task, "bidirectional", RUNS["bidirectional"][0])
+    config = configured(monkeypatch, task, "bidirectional_paper", RUNS["bidirectional_paper"][0])
     record = trained(config, task, tmp_path / "run")
     arms = json.loads((tmp_path / "run" / "history.json").read_text())["arms"]
-    assert list(arms) == ["dense", "bidirectional", "one_way"]
-    course = arms["bidirectional"]["epochs"]
+    assert list(arms) == ["dense", "bidirectional_paper", "one_way"]
+    course = arms["bidirectional_paper"]["epochs"]
     assert [entry["epoch"] for entry in course] == [1, 2, 3, 4, 5, 6]
     assert [entry["phase"] for entry in course] == ["stage 1"] * 3 + ["stage 2"] * 3
     assert [round(entry["sparsity"], 1) for entry in course] == [0.9] * 3 + [0.7] * 3
-    events = arms["bidirectional"]["events"]
+    events = arms["bidirectional_paper"]["events"]
     assert [(e["kind"], e["epoch"], e["step"]) for e in events] == [
         ("prune", 0, 0),
         ("regrow", 3, 24),
@@ -178,7 +178,7 @@ def test_history_tells_the_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     total = record["arms"]["dense"]["total"]
     assert [event["kept"] for event in events] == [round(0.1 * total), round(0.3 * total)]
     best = max(entry["validation_accuracy"] for entry in course[3:])
-    assert record["arms"]["bidirectional"]["validation_accuracy"] == best
+    assert record["arms"]["bidirectional_paper"]["validation_accuracy"] == best
 
 
 def test_events_of_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

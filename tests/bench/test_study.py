@@ -26,7 +26,7 @@ from regrow.bench.cells import Cell
 from regrow.bench.store import Claimed, Store
 from regrow.bench.study import estimate, run_cells, serve
 from regrow.core.errors import RegrowError
-from regrow.recipes import bidirectional, iterative, one_shot
+from regrow.recipes import bidirectional_paper, iterative, one_shot
 
 TASK = small()
 COMMON = Path(__file__).resolve().parents[2] / "experiments" / "headline" / "common.py"
@@ -38,7 +38,7 @@ def one_way(seed: int, **changes: Any) -> Cell:
 
 
 def regrown(seed: int) -> Cell:
-    program = bidirectional(0.7, 0.9, (1, 1), seed=seed)
+    program = bidirectional_paper(0.7, 0.9, (1, 1), seed=seed)
     return Cell(TASK, "mlp", seed, TRAINING, program, name=f"regrown {seed}")
 
 

@@ -52,7 +52,7 @@ def write_cifar10(root: Path, per_file: int) -> Path:
 
 def small_run(tmp_path: Path, data: Path, *settings: str, **options: Any) -> dict[str, Any]:
     config, task = configure(
-        "bidirectional", task="cifar10", settings=[*SHORT, *settings], **options
+        "bidirectional_paper", task="cifar10", settings=[*SHORT, *settings], **options
     )
     return run(config, task, tmp_path / "run", data_dir=data, device="cpu")
 
@@ -65,10 +65,10 @@ def test_resnet20_on_a_folder_in_the_layout_of_cifar10(tmp_path: Path) -> None:
     record = small_run(tmp_path, data, *more)
     arms = record["arms"]
     assert record["model"] == "resnet20"
-    assert arms["bidirectional"]["kept"] == round(0.4 * 268_336) == arms["one_way"]["kept"]
+    assert arms["bidirectional_paper"]["kept"] == round(0.4 * 268_336) == arms["one_way"]["kept"]
     assert arms["dense"]["steps"]["total"] == 6 * 9  # 270 images are left for training
     assert arms["dense"]["test_accuracy"] > 0.3
-    assert arms["bidirectional"]["test_accuracy"] > 0.3
+    assert arms["bidirectional_paper"]["test_accuracy"] > 0.3
 
 
 @pytest.mark.parametrize("precision", ["bf16", "auto"])
@@ -80,7 +80,7 @@ def test_precisions(precision: str, tmp_path: Path) -> None:
     assert used == "bf16" if precision == "bf16" else used in ("fp32", "bf16")
     expected = {"bf16": "bf16-mixed", "fp32": "32-true"}[used]
     assert fabric_precision(Training(precision=precision)) == expected  # type: ignore[arg-type]
-    assert record["arms"]["bidirectional"]["kept"] == round(0.03 * 268_336)
+    assert record["arms"]["bidirectional_paper"]["kept"] == round(0.03 * 268_336)
 
 
 @pytest.mark.slow  # half a minute
@@ -98,8 +98,8 @@ def test_resnet20_on_the_small_real_cifar10(tmp_path: Path) -> None:
     arms = record["arms"]
     # A tenth is chance; one epoch over 4,500 images is little.
     assert arms["dense"]["test_accuracy"] > 0.15
-    assert arms["bidirectional"]["test_accuracy"] > 0.15
-    assert arms["bidirectional"]["kept"] == 134_168
+    assert arms["bidirectional_paper"]["test_accuracy"] > 0.15
+    assert arms["bidirectional_paper"]["kept"] == 134_168
 
 
 @pytest.mark.parametrize("name", [row.name for row in TASKS])

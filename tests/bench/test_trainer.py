@@ -20,7 +20,7 @@ from regrow.bench.job import learning_rate, settled
 from regrow.bench.state import StateFile, identity
 from regrow.bench.trainer import Trainer
 from regrow.core.errors import RegrowError
-from regrow.recipes import bidirectional, gradual, iterative, one_shot
+from regrow.recipes import bidirectional_paper, gradual, iterative, one_shot
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_every_cycle_has_the_same_shape(cycles: list[int], share: float, data: A
 
 
 def test_when_a_program_has_settled() -> None:
-    two = bidirectional(0.7, 0.9, (3, 2))
+    two = bidirectional_paper(0.7, 0.9, (3, 2))
     assert [settled(two, epoch, 8) for epoch in range(5)] == [False] * 3 + [True] * 2
     assert all(settled(one_shot(0.9, 3), epoch, 8) for epoch in range(3))
     # A ramp ends at epoch 6 of 8, however close to its target it comes before.
@@ -107,12 +107,12 @@ def test_validation_decides_and_ties_go_to_the_later_epoch(
     config = configured(
         monkeypatch,
         task,
-        "bidirectional",
+        "bidirectional_paper",
         ["sparsity=0.5", "overshoot=0.8", "epochs=[2,2]"],
         controls=(),
     )
     record = trained(config, task, tmp_path / "run")
-    arm = record["arms"]["bidirectional"]
+    arm = record["arms"]["bidirectional_paper"]
     # The first two epochs are at the overshoot and may not be chosen, however good they are.
     best = 3 if curve[3] >= curve[2] else 2
     assert arm["validation_accuracy"] == curve[best]
@@ -155,7 +155,7 @@ def test_a_loss_of_the_users_own_is_trained_on(
 ) -> None:
     task = small(loss=loss, models={"mlp": network, "other": network})
     settings = ["sparsity=0.5", "overshoot=0.8"]
-    config = configured(monkeypatch, task, "bidirectional", settings, controls=())
+    config = configured(monkeypatch, task, "bidirectional_paper", settings, controls=())
     assert config.model == "mlp"
     record = trained(config, task, tmp_path / "run")
     assert record["arms"]["dense"]["test_accuracy"] > 0.6

@@ -50,7 +50,7 @@ def task():
     )
     return Task("blobs", lambda data_dir: Splits(*parts), {"mlp": network}, training, jitter)
 '''
-BIDIRECTIONAL = ("bidirectional", "--set", "sparsity=0.7", "--set", "overshoot=0.9")
+BIDIRECTIONAL = ("bidirectional_paper", "--set", "sparsity=0.7", "--set", "overshoot=0.9")
 PATIENCE = (
     *("iterative", "--set", "sparsity=0.8", "--set", "epochs=12"),
     *("--set", "cuts=2", "--set", "patience=2"),

@@ -36,8 +36,12 @@ BAD_COMMANDS = {
     "no pair": (("one_shot", "--set", "sparsity"), "write key=value"),
     "type": (("one_shot", "--set", "sparsity=much"), "sparsity='much': input should be a valid"),
     "epochs": (
-        ("bidirectional", "--set", "epochs=3"),
+        ("bidirectional_paper", "--set", "epochs=3"),
         "epochs=3: must be a list, as in epochs=[20, 20]",
+    ),
+    "epochs of the paper's form": (
+        ("bidirectional", "--set", "epochs=[3, 3]"),
+        "epochs=[3, 3]: input should be a valid integer",
     ),
     "sparsity 1": (
         ("one_shot", "--set", "sparsity=1"),
@@ -45,7 +49,8 @@ BAD_COMMANDS = {
     ),
     "sparsity negative": (("one_shot", "--set", "sparsity=-0.1"), "[0, 1); got -0.1"),
     "sparsity nan": (("one_shot", "--set", "sparsity=nan"), "[0, 1); got nan"),
-    "overshoot": (("bidirectional", "--set", "overshoot=0.5"), "overshoot=0.5 must be above"),
+    "overshoot": (("bidirectional_paper", "--set", "overshoot=0.5"), "overshoot=0.5 must be above"),
+    "overshoot below": (("bidirectional", "--set", "overshoot=0.5"), "must not be below sparsity"),
     "part": (("one_shot", "--set", "criterion=magnitud"), "Did you mean 'magnitude'?"),
     "part of no kind": (("one_shot", "--set", "criterion=0.5"), "criterion"),
     "part's option": (
@@ -194,7 +199,7 @@ def finished(task: str, out: str = "run", *more: object) -> Done:
     return done
 
 
-@pytest.mark.parametrize("arm", ["dense", "bidirectional", "one_way"])
+@pytest.mark.parametrize("arm", ["dense", "bidirectional_paper", "one_way"])
 @pytest.mark.parametrize("ending", ["done", "progress"])
 def test_damaged_checkpoints_are_refused_by_name(arm: str, ending: str, blobs: str) -> None:
     finished(blobs)
@@ -219,7 +224,7 @@ def test_damaged_checkpoints_are_refused_by_name(arm: str, ending: str, blobs: s
         ("lr = 0.1", "lr = 0.2", "dense"),
         ('model = "mlp"', 'model = "wide"', "dense"),
         # The dense network does not depend on what is pruned from it, so it is not asked for again.
-        ("sparsity = 0.7", "sparsity = 0.6", "bidirectional"),
+        ("sparsity = 0.7", "sparsity = 0.6", "bidirectional_paper"),
     ],
 )
 def test_checkpoints_of_another_run_are_refused(old: str, new: str, arm: str, blobs: str) -> None:
@@ -236,8 +241,8 @@ def test_checkpoints_of_another_run_are_refused(old: str, new: str, arm: str, bl
 
 def test_checkpoints_of_another_arm_or_network_are_refused(blobs: str) -> None:
     finished(blobs)
-    shutil.copy("run/state/one_way.done", "run/state/bidirectional.done")
-    assert "bidirectional.done belongs to another run" in refused("resume", "run")
+    shutil.copy("run/state/one_way.done", "run/state/bidirectional_paper.done")
+    assert "bidirectional_paper.done belongs to another run" in refused("resume", "run")
     finished(blobs, "run", "--overwrite")
     # The same name in recipe.toml, but the user's code builds another network now.
     module = blobs.partition(":")[0]
@@ -278,7 +283,7 @@ def test_loss_that_is_not_finite(blobs: str) -> None:
         *("--set", "training.fine_tune_lr=1e30", "--set", "training.weight_decay=1"),
     )
     assert done.code == 2
-    assert "the training loss of arm 'bidirectional' became nan in epoch 1" in done.err
+    assert "the training loss of arm 'bidirectional_paper' became nan in epoch 1" in done.err
     assert "training.fine_tune_lr" in done.err
     assert "Traceback" not in done.err
 

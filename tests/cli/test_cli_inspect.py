@@ -22,7 +22,7 @@ def run(blobs: str, quick: None) -> Path:
 
 
 def test_a_run_and_both_of_its_files_are_counted_alike(run: Path) -> None:
-    arm = read(run)["arms"]["bidirectional"]
+    arm = read(run)["arms"]["bidirectional_paper"]
     for path in (run, run / "model.regrow", run / "model.safetensors"):
         found = call("inspect", path, "--json")
         assert found.code == 0
@@ -73,6 +73,15 @@ def test_list_explains_the_shared_options() -> None:
     assert "floor is the least number" in shown
     assert "seed = 0" not in shown
     assert "--seed" in shown
+    assert "criterion = 'lamp'" in shown
+    assert "that ranks what is cut" in shown
+
+
+def test_list_tells_a_recipes_own_default_of_a_shared_option() -> None:
+    shown = call("list", "bidirectional").out
+    assert "criterion = 'saliency'" in shown
+    assert "lamp" not in shown
+    assert "floor is the least number" in shown
 
 
 def test_what_cannot_be_inspected(run: Path) -> None:
@@ -103,7 +112,14 @@ def test_everything_has_a_name_and_a_summary_of_one_line() -> None:
         names.setdefault(row["kind"], set()).add(row["name"])
     assert sum(map(len, names.values())) == len(rows)
     assert names.keys() >= {"recipe", "criterion", "schedule", "regrowth", "task", "control"}
-    assert names["recipe"] >= {"bidirectional", "one_shot", "iterative", "hybrid", "gradual"}
+    assert names["recipe"] >= {
+        "bidirectional",
+        "bidirectional_paper",
+        "one_shot",
+        "iterative",
+        "hybrid",
+        "gradual",
+    }
     assert names["task"] == {"digits", "cifar10", "cifar100", "fashion_mnist"}
     shown = call("list")
     assert shown.code == 0

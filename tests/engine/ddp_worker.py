@@ -42,7 +42,7 @@ def _trained(rank: int) -> dict[str, object]:
     data = batches(4, seed=10 + rank)
     torch.manual_seed(rank)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    program = recipes.bidirectional(
+    program = recipes.bidirectional_paper(
         0.6, 0.9, (2, 2), rounds=2, regrow="gradient", value="init", criterion="saliency"
     )
     pruning = regrow.attach(model, optimizer, program, loss_fn=loss_fn, data=data)

@@ -66,7 +66,7 @@ def test_a_failed_event_is_still_due() -> None:
             raise MemoryError("out of memory")
         return loss_fn(net, batch)
 
-    program = recipes.bidirectional(0.5, 0.9, (1, 2), regrow="gradient")
+    program = recipes.bidirectional_paper(0.5, 0.9, (1, 2), regrow="gradient")
     pruning = regrow.attach(model, optimizer, program, loss_fn=fragile, data=data)
     epoch(model, optimizer, data)
     fail = True
@@ -164,7 +164,7 @@ def test_targets_on_the_way_are_checked_before_training() -> None:
     with pytest.raises(regrow.RegrowError, match="floors"):
         regrow.prepare(model, recipes.manual((0.5, 0.9999, 0.9), (0, 2, 4), 6, regrow="random"))
     with pytest.raises(regrow.RegrowError, match="candidate layers hold only"):
-        regrow.prepare(model, recipes.bidirectional(0.2, 0.9, (3, 3), candidates="0"))
+        regrow.prepare(model, recipes.bidirectional_paper(0.2, 0.9, (3, 3), candidates="0"))
 
 
 def test_attention_has_damage_too() -> None:
@@ -177,7 +177,7 @@ def test_attention_has_damage_too() -> None:
         return net(batch[0]).square().mean()
 
     optimizer = sgd(model)
-    program = recipes.bidirectional(0.5, 0.8, (1, 1), layers="ssim_proportional")
+    program = recipes.bidirectional_paper(0.5, 0.8, (1, 1), layers="ssim_proportional")
     pruning = regrow.attach(model, optimizer, program, loss_fn=loss, data=data)
     pruning.epoch_end()
     pruning.epoch_end()
@@ -187,7 +187,7 @@ def test_attention_has_damage_too() -> None:
 
 def test_states_that_nothing_needs_any_more_are_dropped() -> None:
     model, data = network(), batches(2)
-    program = recipes.bidirectional(0.5, 0.9, (1, 1))
+    program = recipes.bidirectional_paper(0.5, 0.9, (1, 1))
     pruning = regrow.attach(model, sgd(model), program, loss_fn=loss_fn, data=data)
     assert set(pruning.state_dict()["progress"]["states"]) == {"dense"}
     pruning.epoch_end()

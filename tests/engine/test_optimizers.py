@@ -63,7 +63,7 @@ def test_state_after_every_event(kind: str) -> None:
     model = network()
     optimizer = OPTIMIZERS[kind](model.parameters())
     train(model, optimizer, data)  # so that the first cut meets a warm optimiser
-    program = recipes.bidirectional(0.7, 0.9, (2, 1), cuts=2, rounds=1)
+    program = recipes.bidirectional_paper(0.7, 0.9, (2, 1), cuts=2, rounds=1)
     before = states(optimizer, model)
     handle = regrow.attach(model, optimizer, program, loss_fn=loss_fn, data=data)
     old = {n: torch.ones_like(m) for n, m in handle.masks.items()}

@@ -25,7 +25,7 @@ from regrow.parts.schedule.hybrid import Hybrid
 from regrow.parts.schedule.manual import Manual
 from regrow.parts.schedule.one_shot import OneShot
 from regrow.parts.schedule.patience import Patience
-from regrow.recipes import RECIPES, bidirectional, iterative
+from regrow.recipes import RECIPES, bidirectional_paper, iterative
 
 EP, IT = Step.epochs, Step.iterations
 GROW = Regrowth(RULES.build("random"))
@@ -113,12 +113,12 @@ def test_all_other_fields_come_back() -> None:
 
 
 def test_equal_programs_give_equal_text() -> None:
-    one = bidirectional(ssim_below=0, epochs=(3, 3))
-    other = bidirectional(ssim_below=0.0, epochs=[3, 3])
+    one = bidirectional_paper(ssim_below=0, epochs=(3, 3))
+    other = bidirectional_paper(ssim_below=0.0, epochs=[3, 3])
     assert one == other
     assert one.to_json() == other.to_json()
     assert program(OneShot(0)).to_json() == program(OneShot(0.0)).to_json()
-    assert one.to_json() != bidirectional(ssim_below=0.1, epochs=(3, 3)).to_json()
+    assert one.to_json() != bidirectional_paper(ssim_below=0.1, epochs=(3, 3)).to_json()
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_program_without_stages_is_refused() -> None:
 
 
 def test_the_length_of_a_program() -> None:
-    assert bidirectional(epochs=(7, 5)).epochs == 12
+    assert bidirectional_paper(epochs=(7, 5)).epochs == 12
     assert iterative(patience=3).epochs is None
     assert Program((Stage(Plan(OneShot(0.5)), IT(9)),)).epochs is None
     two = (Stage(Plan(OneShot(0.5)), EP(9)), Stage(Plan(OneShot(0.6)), EP(4)))

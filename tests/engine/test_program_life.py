@@ -55,7 +55,7 @@ def test_dense_regrowth_returns_the_dense_weight() -> None:
 
 def test_reference_from_outside_and_from_an_earlier_stage() -> None:
     data = batches(3)
-    program = recipes.bidirectional(
+    program = recipes.bidirectional_paper(
         0.8, 0.95, (1, 1), reference=0.5, regrow="reference", value="reference"
     )
     model = network()
@@ -202,7 +202,7 @@ def test_detach_lets_go() -> None:
 def test_missing_loss_or_data_is_said_before_anything_is_written() -> None:
     model = network()
     before = copied(model)
-    program = recipes.bidirectional(0.5, 0.9, (1, 1))
+    program = recipes.bidirectional_paper(0.5, 0.9, (1, 1))
     for given in ({}, {"loss_fn": loss_fn}, {"data": batches(1)}):
         with pytest.raises(regrow.RegrowError, match="pass loss_fn and data"):
             regrow.attach(model, sgd(model), program, **given)

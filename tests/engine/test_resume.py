@@ -27,16 +27,19 @@ SIGNALS = (0.5, 0.7, 0.6, 0.65, 0.4, 0.8, 0.7, 0.6, 0.5, 0.5, 0.5, 0.5)
 def cubic_then_regrow() -> Program:
     """Bidirectional, with the cut as a ramp over iterations that ends in the middle of an epoch."""
     ramp = Cubic(0.9, Step.iterations(5), Step.iterations(1), Step.iterations(2))
-    regrowth = recipes.bidirectional(0.7, 0.9, (2, 2), regrow="gradient").stages[1]
+    regrowth = recipes.bidirectional_paper(0.7, 0.9, (2, 2), regrow="gradient").stages[1]
     return Program((Stage(Plan(ramp), Step.iterations(7)), regrowth), seed=4)
 
 
 CASES: dict[str, tuple[Callable[[], Program], int]] = {
-    "bidirectional": (lambda: recipes.bidirectional(0.7, 0.9, (3, 2), cuts=2, value="init"), 5),
-    "rounds": (lambda: recipes.bidirectional(0.7, 0.9, (2, 2), rounds=2, regrow="random"), 4),
+    "bidirectional": (
+        lambda: recipes.bidirectional_paper(0.7, 0.9, (3, 2), cuts=2, value="init"),
+        5,
+    ),
+    "rounds": (lambda: recipes.bidirectional_paper(0.7, 0.9, (2, 2), rounds=2, regrow="random"), 4),
     "iterations": (cubic_then_regrow, 5),
     "reference": (
-        lambda: recipes.bidirectional(
+        lambda: recipes.bidirectional_paper(
             0.7, 0.9, (1, 1), reference=0.5, regrow="reference", value="reference"
         ),
         3,
@@ -155,7 +158,7 @@ def saved_run(steps: int = 5) -> tuple[Program, dict[str, Any]]:
 
 def test_another_program_is_refused() -> None:
     _, saved = saved_run()
-    other = recipes.bidirectional(0.7, 0.9, (3, 2), cuts=2, value="init", seed=1)
+    other = recipes.bidirectional_paper(0.7, 0.9, (3, 2), cuts=2, value="init", seed=1)
     with pytest.raises(regrow.RegrowError, match="written by another program"):
         Run.start(other, "sgd", saved)
 

@@ -74,7 +74,7 @@ def test_bf16_autocast() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return loss_fn(net, batch)
 
-    program = recipes.bidirectional(0.6, 0.9, (1, 1), regrow="gradient")
+    program = recipes.bidirectional_paper(0.6, 0.9, (1, 1), regrow="gradient")
     handle = regrow.attach(model, optimizer, program, loss_fn=autocast_loss, data=data)
     for _ in range(2):
         for batch in data:
@@ -92,7 +92,7 @@ def test_bf16_weights(rule: str) -> None:
     model = network().to(torch.bfloat16)
     data = [(x.bfloat16(), y) for x, y in batches(3)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    program = recipes.bidirectional(0.6, 0.9, (1, 1), regrow=rule, value="dense")
+    program = recipes.bidirectional_paper(0.6, 0.9, (1, 1), regrow=rule, value="dense")
     handle = regrow.attach(model, optimizer, program, loss_fn=loss_fn, data=data)
     for _ in range(2):
         train(model, optimizer, data, handle)
@@ -188,7 +188,7 @@ def test_tied_weights_and_attention() -> None:
     torch.manual_seed(0)
     model, data = Tied(), list(torch.randn(4, 5, 3, 6))
     optimizer = sgd(model)
-    program = recipes.bidirectional(0.5, 0.8, (1, 1))
+    program = recipes.bidirectional_paper(0.5, 0.8, (1, 1))
     handle = regrow.attach(model, optimizer, program, loss_fn=square_loss, data=data)
     assert handle.masks.total == {
         "first.weight": 36,
@@ -212,7 +212,7 @@ def test_frozen_layers_are_cut_but_do_not_move() -> None:
     model[4].requires_grad_(False)
     dense = model[4].weight.clone()
     optimizer = sgd(model)
-    program = recipes.bidirectional(0.5, 0.9, (1, 1), value="dense")
+    program = recipes.bidirectional_paper(0.5, 0.9, (1, 1), value="dense")
     handle = regrow.attach(model, optimizer, program, loss_fn=loss_fn, data=data)
     for _ in range(2):
         train(model, optimizer, data, handle)

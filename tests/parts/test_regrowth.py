@@ -14,7 +14,7 @@ from regrow.model.collect import gradients
 from regrow.model.inventory import Entry
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.regrowth import RULES, VALUES
-from regrow.parts.regrowth.values import FromReference, Initialiser, Saved, Zero
+from regrow.parts.regrowth.values import FromReference, Initialiser, NewtonStep, Saved, Zero
 
 CONV, FC = Entry("conv.weight", (8, 4, 3, 3), "conv"), Entry("fc.weight", (40, 60), "linear")
 
@@ -193,3 +193,50 @@ def test_fresh_values_are_drawn_anew_at_every_event_and_apart_from_the_rule() ->
 def test_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(RegrowError, match="'kaiming' or 'xavier'; got 'lecun'"):
         VALUES.build({"name": "init", "scheme": "lecun"})
+
+
+def test_the_newton_step_is_the_best_value_of_one_weight() -> None:
+    """Against least squares on one input at a time, as in the test of the rule above."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(64_000, 3, generator=generator) * torch.tensor([0.5, 1.0, 2.0])
+    y = x @ torch.tensor([0.4, -0.1, 0.05]) + torch.randn(64_000, generator=generator)
+    model = torch.nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        model.weight.zero_()
+    batches = [(x[i : i + 16], y[i : i + 16]) for i in range(0, 64_000, 16)]
+
+    def loss_fn(net: torch.nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return (net(batch[0]).squeeze(1) - batch[1]).square().mean() / 2
+
+    mean, square = gradients(model, {"weight": model.weight}, loss_fn, batches, square=True)
+    living = {"weight": torch.ones(1, 3)}
+    seen = Evidence(
+        {Need("gradient"): mean, Need("gradient_square"): square, Need("weight"): living}
+    )
+    alone = (x * y[:, None]).mean(0) / x.square().mean(0)
+    entry = Entry("weight", (1, 3), "linear")
+    for share in (0.5, 1.0):
+        step = NewtonStep(batch=16, share=share).values(entry, seen)
+        assert step is not None
+        # The Fisher diagonal is the residual's variance (1.2) times the curvature, not quite one.
+        torch.testing.assert_close(step[0] * y.square().mean() / share, alone, rtol=0.1, atol=0.01)
+
+
+def test_no_newton_step_is_larger_than_what_lives() -> None:
+    name, entry = "weight", Entry("weight", (1, 3), "linear")
+    seen = Evidence(
+        {
+            Need("gradient"): {name: torch.tensor([[1.0, -1.0, 0.0]])},
+            Need("gradient_square"): {name: torch.tensor([[1.0, 1.0, 0.0]])},
+            Need("weight"): {name: torch.tensor([[0.0, -0.25, 0.125]])},
+        }
+    )
+    step = NewtonStep().values(entry, seen)
+    assert step is not None
+    assert step.tolist() == [[-0.25, 0.25, 0.0]]
+
+
+@pytest.mark.parametrize("options", [{"batch": 0}, {"share": 0.0}, {"share": 1.5}])
+def test_the_newton_step_refuses(options) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(RegrowError, match="batch="):
+        NewtonStep(**options)

@@ -22,6 +22,7 @@ from regrow.parts.schedule.patience import Patience
 from regrow.recipes import (
     RECIPES,
     bidirectional,
+    bidirectional_paper,
     gradual,
     hybrid,
     iterative,
@@ -45,8 +46,8 @@ def targets(program: Program) -> list[tuple[int, float]]:
     return found
 
 
-def test_bidirectional_cuts_deep_then_grows_back() -> None:
-    program = bidirectional(sparsity=0.97, overshoot=0.99, epochs=(40, 20))
+def test_the_published_form_cuts_deep_then_grows_back() -> None:
+    program = bidirectional_paper(sparsity=0.97, overshoot=0.99, epochs=(40, 20))
     assert targets(program) == [(0, 0.99), (40, 0.97)]
     assert program.epochs == 60
     cut, back = (stage.plan for stage in program.stages)
@@ -60,14 +61,14 @@ def test_bidirectional_cuts_deep_then_grows_back() -> None:
 
 def test_the_published_move_returns_two_percent_of_the_weights() -> None:
     """98.85 % -> 96.85 %: K = 0.02 N = 294,311 or 294,312 of VGG16's weights."""
-    program = bidirectional(sparsity=0.9685, overshoot=0.9885, epochs=(40, 40), cuts=20)
+    program = bidirectional_paper(sparsity=0.9685, overshoot=0.9885, epochs=(40, 40), cuts=20)
     (*_, (_, deep), (_, back)) = targets(program)
     k = kept_count(VGG16, 1 - back) - kept_count(VGG16, 1 - deep)
     assert abs(k - 0.02 * VGG16) <= 1
 
 
 def test_twenty_cuts_of_a_fifth_reach_the_published_start() -> None:
-    program = bidirectional(sparsity=0.9685, overshoot=1 - 0.8**20, epochs=(40, 20), cuts=20)
+    program = bidirectional_paper(sparsity=0.9685, overshoot=1 - 0.8**20, epochs=(40, 20), cuts=20)
     deep = targets(program)[:20]
     assert [epoch for epoch, _ in deep] == list(range(0, 40, 2))
     densities = [1.0, *(1 - s for _, s in deep)]
@@ -77,10 +78,10 @@ def test_twenty_cuts_of_a_fifth_reach_the_published_start() -> None:
 
 
 def test_rounds_share_the_epochs_and_start_where_the_last_ended() -> None:
-    program = bidirectional(0.9, 0.95, (11, 10), rounds=3)
+    program = bidirectional_paper(0.9, 0.95, (11, 10), rounds=3)
     assert targets(program) == [(0, 0.95), (3, 0.9), (6, 0.95), (9, 0.9), (12, 0.95), (17, 0.9)]
     assert program.epochs == 21
-    program = bidirectional(0.9, 0.95, (8, 8), rounds=2, cuts=2)
+    program = bidirectional_paper(0.9, 0.95, (8, 8), rounds=2, cuts=2)
     second = program.stages[2].plan.schedule
     assert isinstance(second, Geometric)
     assert second.initial == 0.9
@@ -88,12 +89,12 @@ def test_rounds_share_the_epochs_and_start_where_the_last_ended() -> None:
 
 
 def test_a_reference_is_trained_first_and_kept() -> None:
-    program = bidirectional(
+    program = bidirectional_paper(
         0.97, 0.99, (10, 10), reference=0.95, regrow="reference", value="reference"
     )
     assert targets(program) == [(0, 0.95), (10, 0.99), (20, 0.97)]
     assert [stage.keep_reference for stage in program.stages] == [True, False, False]
-    cuts = bidirectional(0.97, 0.99, (10, 10), reference=0.95, value="reference", cuts=5)
+    cuts = bidirectional_paper(0.97, 0.99, (10, 10), reference=0.95, value="reference", cuts=5)
     assert cuts.stages[1].plan.schedule.initial == 0.95  # type: ignore[union-attr]
 
 
@@ -199,17 +200,32 @@ def test_every_recipe_names_its_source(row: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: bidirectional(0.99, 0.97), "overshoot=0.97 must be above sparsity=0.99"),
-        (lambda: bidirectional(0.97, 0.97), "must be above"),
-        (lambda: bidirectional(0.97, 99), "For 99 % write 0.99"),
-        (lambda: bidirectional(epochs=(30,)), "must be two numbers"),
-        (lambda: bidirectional(epochs=(30, 2), rounds=3), "the number of rounds, 3"),
-        (lambda: bidirectional(rounds=0), "the number of rounds, 0"),
-        (lambda: bidirectional(epochs=(5, 5), cuts=6), "6 cuts do not fit 5 epochs"),
-        (lambda: bidirectional(regrow="salience"), "Did you mean 'saliency'"),
-        (lambda: bidirectional(reference=0.9), "serve regrow or value 'reference'"),
-        (lambda: bidirectional(reference=0.98, value="reference"), "must be below sparsity=0.97"),
-        (lambda: bidirectional(epochs=30), "epochs=30 must be two numbers"),  # type: ignore[arg-type]
+        (lambda: bidirectional_paper(0.99, 0.97), "overshoot=0.97 must be above sparsity=0.99"),
+        (lambda: bidirectional_paper(0.97, 0.97), "must be above"),
+        (lambda: bidirectional_paper(0.97, 99), "For 99 % write 0.99"),
+        (lambda: bidirectional_paper(epochs=(30,)), "must be two numbers"),
+        (lambda: bidirectional_paper(epochs=(30, 2), rounds=3), "the number of rounds, 3"),
+        (lambda: bidirectional_paper(rounds=0), "the number of rounds, 0"),
+        (lambda: bidirectional_paper(epochs=(5, 5), cuts=6), "6 cuts do not fit 5 epochs"),
+        (lambda: bidirectional_paper(regrow="salience"), "Did you mean 'saliency'"),
+        (lambda: bidirectional_paper(reference=0.9), "serve regrow or value 'reference'"),
+        (
+            lambda: bidirectional_paper(reference=0.98, value="reference"),
+            "must be below sparsity=0.97",
+        ),
+        (lambda: bidirectional_paper(epochs=30), "epochs=30 must be two numbers"),  # type: ignore[arg-type]
+        (lambda: bidirectional(0.97, overshoot=0.9), "overshoot=0.9 must not be below"),
+        (lambda: bidirectional(0.97, overshoot=99), "For 99 % write 0.99"),
+        (lambda: bidirectional(end=20), "got peak=30ep, end=20ep"),
+        (lambda: bidirectional(peak=0), "needs 0 < peak < end"),
+        (lambda: bidirectional(end=60), "lasts 60ep, but the last event"),
+        (lambda: bidirectional(every="100it"), "of one unit"),
+        (lambda: bidirectional(exchange=1.0), "exchange=1.0 is a fraction"),
+        (lambda: bidirectional(regrow="newtn"), "Did you mean 'newton'"),
+        (lambda: bidirectional(memory=2.0), "memory=2.0 is the speed"),
+        (lambda: bidirectional(value="remembered"), "give memory=0"),
+        (lambda: bidirectional(layers={"name": "learned", "episodes": 3}), "learn its layer"),
+        (lambda: bidirectional(cuts=2), "unknown keyword of a recipe: 'cuts'"),  # type: ignore[call-arg]
         (lambda: iterative(0.9, 3, 4), "4 cuts do not fit 3 epochs"),
         (lambda: iterative(0.9, 3, 0), "0 cuts do not fit"),
         (lambda: iterative(spacing="linear"), "got 'linear'"),  # type: ignore[arg-type]
@@ -229,6 +245,6 @@ def test_what_no_recipe_can_mean_is_refused(make: Callable[[], Program], message
 
 
 def test_the_one_way_control_ends_at_the_same_place_with_the_same_budget() -> None:
-    headline, control = bidirectional(0.97, 0.99, (30, 30)), one_shot(0.97, 60)
+    headline, control = bidirectional_paper(0.97, 0.99, (30, 30)), one_shot(0.97, 60)
     assert (headline.sparsity, headline.epochs) == (control.sparsity, control.epochs)
     assert control.stages[0].plan.schedule == OneShot(0.97)

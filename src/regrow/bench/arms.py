@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from regrow.core.errors import RegrowError
 from regrow.core.table import Row, Table
 from regrow.engine.program import Program
-from regrow.recipes import bidirectional, gradual, one_shot
+from regrow.recipes import bidirectional, bidirectional_paper, gradual, one_shot
 from regrow.recipes.common import CUT
 
 
@@ -26,13 +26,29 @@ def random_regrowth(
     parameters: Mapping[str, Any], sparsity: float, epochs: int, seed: int
 ) -> Program:
     """The bidirectional recipe, but random connections return."""
-    return bidirectional(**{**_of_bidirectional(parameters), "regrow": "random", "seed": seed})
+    make = _bidirectional(parameters)
+    return make(**{**parameters, "regrow": "random", "seed": seed})
 
 
 def no_regrowth(parameters: Mapping[str, Any], sparsity: float, epochs: int, seed: int) -> Program:
-    """One cut to the overshoot, then all the epochs; it stays at the overshoot's sparsity."""
-    overshoot = _of_bidirectional(parameters)["overshoot"]
-    return one_shot(overshoot, epochs, seed=seed, **_cut(parameters))
+    """The bidirectional recipe without any return.
+
+    In the published form the one cut to the overshoot, where it stays; else the same ramp, to the
+    target.
+    """
+    if _bidirectional(parameters) is bidirectional_paper:
+        return one_shot(parameters["overshoot"], epochs, seed=seed, **_cut(parameters))
+    # Nothing returns, so that no evidence about returns is asked for either.
+    idle = {
+        "overshoot": None,
+        "exchange": 0.0,
+        "regrow": "random",
+        "value": "zero",
+        "memory": None,
+        "layers": "global",
+        "ssim_below": None,
+    }
+    return bidirectional(**{**parameters, **idle, "seed": seed})
 
 
 CONTROLS: Table[Program] = Table(
@@ -48,10 +64,13 @@ def _cut(parameters: Mapping[str, Any]) -> Any:
     return {key: parameters[key] for key in CUT if key in parameters}
 
 
-def _of_bidirectional(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    if "overshoot" not in parameters:
-        raise RegrowError(
-            "the controls random_regrowth and no_regrowth belong to the recipe 'bidirectional'; "
-            "leave them out of controls."
-        )
-    return dict(parameters)
+def _bidirectional(parameters: Mapping[str, Any]) -> Callable[..., Program]:
+    """Which of the two forms the parameters belong to."""
+    if "exchange" in parameters:
+        return bidirectional
+    if "cuts" in parameters and "overshoot" in parameters:
+        return bidirectional_paper
+    raise RegrowError(
+        "the controls random_regrowth and no_regrowth belong to the recipes 'bidirectional' and "
+        "'bidirectional_paper'; leave them out of controls."
+    )

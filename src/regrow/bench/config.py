@@ -189,8 +189,9 @@ def _parameters(make: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     defaults: dict[str, Any] = {}
     for name, parameter in inspect.signature(make).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            types |= get_type_hints(Cut)
-            defaults |= dict(CUT)
+            # What a recipe names itself it may have another default for.
+            types = {**get_type_hints(Cut), **types}
+            defaults = {**defaults, **CUT, **defaults}
         elif name != "seed":
             types[name], defaults[name] = hints[name], parameter.default
     return types, defaults

@@ -24,8 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Prune PyTorch networks to the stump, then let the connections grow back that matter.\n\n"
     "Start with [bold]regrow run bidirectional --task digits --out runs/first[/bold]: dense "
-    "training, extreme cut, regrowth and fine-tuning beside an equal-budget control, in about "
-    "two minutes, with a report at the end.",
+    "training, then pruning and regrowth in turn beside an equal-budget control, in about a "
+    "minute, with a report at the end.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Get data sets.")
 app.add_typer(data_app, name="data")
@@ -91,7 +91,7 @@ def run(
 ) -> None:
     """Train, prune, regrow, fine-tune, verify and report, beside controls of equal budget.
 
-    regrow run bidirectional --task digits --out runs/a --set sparsity=0.95 --set overshoot=0.98
+    regrow run bidirectional --task digits --out runs/a --set sparsity=0.95 --set exchange=0.1
 
     regrow run gradual --task cifar10 --model resnet20 --data-dir ~/data --out runs/b
     """

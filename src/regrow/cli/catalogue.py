@@ -19,7 +19,7 @@ from regrow.parts.patterns import PATTERNS
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.schedule import SCHEDULES
 from regrow.recipes import RECIPES
-from regrow.recipes.common import CUT, Cut
+from regrow.recipes.common import CUT, Cut, Scope
 
 _ALL: tuple[Table[Any], ...] = (
     RECIPES,
@@ -75,7 +75,11 @@ def details(name: str) -> str:
             lines += ["", "Options and defaults:"]
             lines += [f"    {option} = {default}" for option, default in options.items()]
         if kind == "recipe":
-            lines += ["", f"Cut: {inspect.getdoc(Cut)}", "", "The seed is the run's: --seed N."]
+            shared = (
+                (Scope,) if "criterion" in inspect.signature(row.make).parameters else (Cut, Scope)
+            )
+            lines += ["", *(f"{how.__name__}: {inspect.getdoc(how)}\n" for how in shared)]
+            lines += ["The seed is the run's: --seed N."]
         pages.append("\n".join(lines))
     return "\n\n".join(pages)
 
@@ -92,7 +96,8 @@ def _options(make: Any) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, parameter in inspect.signature(make).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            options |= {key: repr(default) for key, default in CUT.items()}
+            # What a recipe names itself it may have another default for.
+            options = {**options, **{key: repr(value) for key, value in CUT.items()}, **options}
         elif parameter.default is parameter.empty:
             options[name] = "required"
         else:

@@ -36,7 +36,7 @@ class Occasion:
     rehearse: Rehearse | None
 
     def reach(self, plan: Plan, at: Progress, density: float, seed: int, exchange: float) -> None:
-        """Bring the masks to a density; `at` gets the new masks, memory and log entry.
+        """Bring the masks to a density; `at` gets the new masks, memory and, if any moved, an event.
 
         Args:
             plan: of the present stage.
@@ -72,7 +72,8 @@ class Occasion:
         owner = None if plan.memory else self.optimizer
         at.masks, entry = perform(decision, self.weights, before, owner)
         at.away = {n: values.masked_fill(at.masks[n], 0) for n, values in whole.items()}
-        at.events.append({"epoch": at.total["epoch"], "step": at.total["iteration"], **entry})
+        if entry["pruned"] or entry["regrown"]:
+            at.events.append({"epoch": at.total["epoch"], "step": at.total["iteration"], **entry})
 
     def _trial(
         self, plan: Plan, at: Progress, density: float, evidence: Evidence, exchange: float

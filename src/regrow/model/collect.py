@@ -66,9 +66,9 @@ def gradients(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Mean over batches of dL/dw and, if asked for, of its square, in float32.
 
-    Evaluation mode (no dropout, fixed batch-norm statistics), as the saliency of bidirectional
-    pruning wants it; the parameters' own `.grad` is left alone. Gradients are dense: entries
-    that a mask holds at zero have theirs too.
+    Evaluation mode (no dropout, fixed batch-norm statistics), as the saliency of
+    `bidirectional_paper` wants it; the parameters' own `.grad` is left alone. Gradients are
+    dense: entries that a mask holds at zero have theirs too.
 
     Args:
         model: any network; put into evaluation mode for the duration.

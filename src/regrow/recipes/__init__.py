@@ -3,6 +3,7 @@
 from regrow.core.table import Row, Table
 from regrow.engine.program import Program
 from regrow.recipes.bidirectional import bidirectional
+from regrow.recipes.bidirectional_paper import bidirectional_paper
 from regrow.recipes.gradual import gradual
 from regrow.recipes.hybrid import hybrid
 from regrow.recipes.iterative import iterative
@@ -11,7 +12,8 @@ from regrow.recipes.one_shot import one_shot
 
 RECIPES: Table[Program] = Table(
     "recipe",
-    Row("bidirectional", bidirectional, "arXiv 2511.11675 (2025)"),
+    Row("bidirectional", bidirectional, "after arXiv 2511.11675 (2025)"),
+    Row("bidirectional_paper", bidirectional_paper, "arXiv 2511.11675 (2025)"),
     Row("one_shot", one_shot, "arXiv 2508.13836 (2025)"),
     Row("iterative", iterative, "arXiv 2508.13836 (2025)"),
     Row("hybrid", hybrid, "arXiv 2508.13836 (2025)"),
@@ -19,4 +21,13 @@ RECIPES: Table[Program] = Table(
     Row("manual", manual, "arXiv 2508.13836 (2025)"),
 )
 
-__all__ = ["RECIPES", "bidirectional", "gradual", "hybrid", "iterative", "manual", "one_shot"]
+__all__ = [
+    "RECIPES",
+    "bidirectional",
+    "bidirectional_paper",
+    "gradual",
+    "hybrid",
+    "iterative",
+    "manual",
+    "one_shot",
+]

@@ -1,4 +1,4 @@
-"""Bidirectional pruning-regrowth: cut too far, then let what matters grow back."""
+"""Bidirectional pruning: weights leave and return all along, until the masks settle."""
 
 from __future__ import annotations
 
@@ -7,105 +7,84 @@ from typing import Any
 
 from typing_extensions import Unpack
 
-from regrow.core.budget import check_sparsity
 from regrow.core.errors import RegrowError
 from regrow.core.step import Step
 from regrow.engine.plan import Regrowth, globs
 from regrow.engine.program import Program, Stage
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.regrowth import RULES, VALUES
-from regrow.parts.schedule.geometric import Geometric
-from regrow.parts.schedule.one_shot import OneShot
-from regrow.recipes.common import Cut, interval, plan
+from regrow.parts.schedule.rebound import Rebound
+from regrow.recipes.common import Scope, plan
 
 
 def bidirectional(
     sparsity: float = 0.97,
-    overshoot: float = 0.99,
-    epochs: Sequence[int] = (30, 30),
+    epochs: int = 60,
     *,
-    cuts: int = 1,
-    rounds: int = 1,
-    regrow: Any = "saliency",
+    overshoot: float | None = None,
+    peak: int | str | None = None,
+    end: int | str | None = None,
+    every: int | str = 1,
+    exchange: float = 0.05,
+    regrow: Any = "newton",
     value: Any = "zero",
+    memory: float | None = None,
     layers: Any = "global",
     candidates: Sequence[str] = ("*",),
     ssim_below: float | None = None,
-    reference: float | None = None,
+    criterion: Any = "saliency",
     seed: int = 0,
-    **cut: Unpack[Cut],
+    **scope: Unpack[Scope],
 ) -> Program:
-    """Cut to an extreme sparsity, train, regrow to the target, train.
+    """Cut along a cubic ramp, and at every event let some of the removed weights return.
 
-    From a dense network: prune to `overshoot` by LAMP over all layers, fine-tune, re-enable the
-    K = (overshoot - sparsity) N removed weights that the regrowth rule ranks first, fine-tune.
+    Up to `peak` the sparsity rises to the overshoot, then it comes back to the target until `end`.
+    Every event cuts a little further than it must and regrows the difference, where the loss can
+    fall most; that share falls to zero along a cosine until `end`. All epochs are one stage, so
+    one learning-rate cycle goes over them.
 
     Args:
         sparsity: the fraction removed at the end.
-        overshoot: the fraction removed before regrowth, above `sparsity`.
-        epochs: fine-tuning after the cut, and after the regrowth; of all rounds together.
-        cuts: 1 cuts once; more reach the overshoot geometrically within the first epochs.
-        rounds: how often to cut and regrow; each round gets its share of the epochs.
+        epochs: training in all.
+        overshoot: the fraction removed at the peak; None: no further than the target.
+        peak, end: when the sparsity is highest, and the last event; by default after a half and
+            three quarters of the epochs.
+        every: the interval of events. All three in epochs (5 or "5ep") or all in iterations
+            ("100it").
+        exchange: the share of the living weights that an event exchanges at first.
         regrow, value, layers: which removed weights return, with which value, and how many in
             each layer.
+        memory: see `Plan`; needed for rules and values that read remembered weights.
         candidates, ssim_below: which layers may get weights back; see `Regrowth`.
-        reference: for the reference rule or value: the sparsity of the less sparse network that
-            is trained first, for as many epochs as a cut.
+        criterion: ranks what is cut.
         seed: of random parts.
-        cut: see `Cut`.
+        scope: see `Scope`.
 
     Source:
-        Liu and Sheng 2025, arXiv 2511.11675; details of rules and budgets from the authors' code.
-
-    Departures:
-        Global ranking of the saliency decides the layer budgets (the code base has a learned
-        controller); every layer keeps at least `floor` weights; masked weights are true zeros
-        whose optimiser state is reset.
+        After Liu and Sheng 2025, arXiv 2511.11675 (`bidirectional_paper` is theirs); the exchange
+        after Liu et al. 2021, "Sparse training via boosting pruning plasticity with
+        neuroregeneration". Ours: the rule, and the settings, by the study in
+        docs/bidirectional.md.
 
     Raises:
-        RegrowError: overshoot <= sparsity, or a length or count below 1.
+        RegrowError: fewer than 3 epochs, an overshoot below the sparsity, or peak, end and
+            interval out of order or of different units.
     """
-    check_sparsity(sparsity)
-    check_sparsity(overshoot, "overshoot")
-    if overshoot <= sparsity:
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 3:
         raise RegrowError(
-            f"overshoot={overshoot} must be above sparsity={sparsity}: the cut goes further than "
-            "the target, and regrowth comes back to it."
+            f"epochs={epochs!r} must be a whole number of at least 3: up to the peak, to the last "
+            "event, and after it. Two phases with epochs of their own are bidirectional_paper's."
         )
-    if isinstance(epochs, int) or len(epochs) != 2 or rounds < 1 or min(epochs) < rounds:
-        raise RegrowError(
-            f"epochs={epochs} must be two numbers (after the cut, after regrowth), each at "
-            f"least the number of rounds, {rounds}."
-        )
+    top = Step.of(max(1, epochs // 2) if peak is None else peak)
+    last = Step.of(max(top.value + 1, epochs * 3 // 4) if end is None else end)
+    way = Rebound(sparsity, sparsity if overshoot is None else overshoot, top, last, Step.of(every))
     grow = Regrowth(
         RULES.build(regrow),
         VALUES.build(value),
         ALLOCATIONS.build(layers),
         globs(candidates),
         ssim_below,
+        exchange,
     )
-    stages = []
-    if reference is not None:
-        if not any(need.of == "reference" for need in grow.needs) or reference >= sparsity:
-            raise RegrowError(
-                f"reference={reference} must be below sparsity={sparsity} and serve regrow or "
-                "value 'reference'; leave it out otherwise."
-            )
-        first = plan(OneShot(reference), cut)
-        stages.append(Stage(first, Step.epochs(epochs[0]), keep_reference=True))
-    downs, ups = _shares(epochs[0], rounds), _shares(epochs[1], rounds)
-    for number, (down, up) in enumerate(zip(downs, ups, strict=True)):
-        start = sparsity if number else reference or 0.0
-        deep = (
-            Geometric(overshoot, cuts, interval(down, cuts), initial=start)
-            if cuts > 1
-            else OneShot(overshoot)
-        )
-        stages.append(Stage(plan(deep, cut), Step.epochs(down)))
-        stages.append(Stage(plan(OneShot(sparsity), cut, grow), Step.epochs(up)))
-    return Program(tuple(stages), seed)
-
-
-def _shares(epochs: int, rounds: int) -> list[int]:
-    # What does not divide evenly goes to the last round, where it does most good.
-    return [epochs // rounds] * (rounds - 1) + [epochs - epochs // rounds * (rounds - 1)]
+    made = plan(way, {"criterion": criterion, **scope}, grow, memory)
+    return Program((Stage(made, Step.epochs(epochs)),), seed)

@@ -15,14 +15,13 @@ from regrow.parts.patterns import PATTERNS
 from regrow.parts.schedule.patience import Patience
 
 
-class Cut(TypedDict, total=False):
-    """How to cut, the same keywords in every recipe; parts by name, by table or built.
+class Scope(TypedDict, total=False):
+    """What may be cut, the same keywords in every recipe; parts by name, by table or built.
 
-    criterion ("lamp"), allocation ("global") and pattern ("element") are parts; include and
-    exclude are globs of layers; floor is the least number of units that stay in a layer.
+    allocation ("global") and pattern ("element") are parts; include and exclude are globs of
+    layers; floor is the least number of units that stay in a layer.
     """
 
-    criterion: Any
     allocation: Any
     pattern: Any
     include: Sequence[str]
@@ -30,12 +29,20 @@ class Cut(TypedDict, total=False):
     floor: int
 
 
+class Cut(Scope, total=False):
+    """A scope, and the criterion ("lamp") that ranks what is cut."""
+
+    criterion: Any
+
+
 CUT = Cut(
     criterion="lamp", allocation="global", pattern="element", include=("*",), exclude=(), floor=1
 )
 
 
-def plan(schedule: Any, cut: Cut, regrowth: Regrowth | None = None) -> Plan:
+def plan(
+    schedule: Any, cut: Cut, regrowth: Regrowth | None = None, memory: float | None = None
+) -> Plan:
     """A plan from a schedule and the recipe's keywords.
 
     Raises:
@@ -54,6 +61,7 @@ def plan(schedule: Any, cut: Cut, regrowth: Regrowth | None = None) -> Plan:
         include=globs(how["include"]),
         exclude=globs(how["exclude"]),
         floor=how["floor"],
+        memory=memory,
     )
 
 

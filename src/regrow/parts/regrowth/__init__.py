@@ -9,7 +9,14 @@ from regrow.parts.regrowth.gradient import GradientMagnitude
 from regrow.parts.regrowth.newton import Newton
 from regrow.parts.regrowth.random import RandomRegrowth
 from regrow.parts.regrowth.reference import Reference
-from regrow.parts.regrowth.values import FromReference, Initialiser, Remembered, Saved, Zero
+from regrow.parts.regrowth.values import (
+    FromReference,
+    Initialiser,
+    NewtonStep,
+    Remembered,
+    Saved,
+    Zero,
+)
 
 RULES: Table[Criterion] = Table(
     "regrowth",
@@ -27,6 +34,7 @@ VALUES: Table[Value] = Table(
     Row("zero", Zero, "Evci et al. 2020"),
     Row("dense", Saved, "-"),
     Row("remembered", Remembered, "Lin et al. 2020"),
+    Row("newton", NewtonStep, "LeCun et al. 1990, for growth"),
     Row("reference", FromReference, "arXiv 2511.11675 (2025)"),
     Row("init", Initialiser, "He et al. 2015, eq. 10"),
 )

@@ -10,7 +10,7 @@ from regrow.core.step import Step
 
 @dataclass(frozen=True)
 class OneShot:
-    """One event at the start of the stage; also the regrowth step of bidirectional pruning.
+    """One event at the start of the stage; also the regrowth step of `bidirectional_paper`.
 
     Source: arXiv 2508.13836 (2025), p_1 = p.
 
