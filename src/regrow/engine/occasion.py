@@ -36,7 +36,7 @@ class Occasion:
     rehearse: Rehearse | None
 
     def reach(self, plan: Plan, at: Progress, density: float, seed: int, exchange: float) -> None:
-        """Bring the masks to a density; `at` gets the new masks, memory and, if any moved, an event.
+        """Bring the masks to a density; `at` gets masks, memory and, if any mask moved, an event.
 
         Args:
             plan: of the present stage.
