@@ -32,7 +32,7 @@ TEST = {
     "gradual_distilled": (0.77, 0.77, 0.77),
     "paper": (0.75, 0.77, 0.76),
     "rule_random": (0.40, 0.42, 0.41),
-    "two_rounds": (0.76,),
+    "frozen": (0.76,),
 }
 VALIDATION = {
     **TEST,
@@ -124,10 +124,10 @@ def test_numbers_are_those_of_a_hand_calculation(page: ModuleType, docs: Path) -
     ]
     # one_way has a fourth seed, which counts in its mean and in no difference: (-4, -3, -5).
     assert rows["one_way"][1:] == ["4", "98.00 %", "75.75 ± 9.54", "-4.00 (-6.48 to -1.52)", ""]
-    assert rows["two_rounds"][1:] == ["1", "98.00 %", "76.00", "+2.00", "+6.00"]
+    assert rows["frozen"][1:] == ["1", "98.00 %", "76.00", "+2.00", "+6.00"]
     assert rows["dense"][1:] == ["4", "0.00 %", "90.00 ± 0.00", "", ""]
-    assert list(rows).index("**The search**") == list(rows).index("two_rounds") - 1
-    # Five intervals in each column; two_rounds has one seed and none.
+    assert list(rows).index("**The search**") == list(rows).index("frozen") - 1
+    # Five intervals in each column; frozen has one seed and none.
     assert "\n10 intervals are shown here; 8 exclude zero." in text
     assert (
         "\nnet, N = 10,000 weights; first 20,000 images of the training part of cifar10; dense 12 "
@@ -197,7 +197,7 @@ def test_a_table_with_gaps_is_written_when_asked(
     (tmp_path / "small.json").write_text(json.dumps(record(0.98)))
     arms = {f"{arm}@98": lambda seed: Named() for arm in TEST}
     seeds = {f"{arm}@98": range(len(values)) for arm, values in TEST.items()}
-    table = common.Table("small", arms, {**seeds, "two_rounds@98": range(3)})
+    table = common.Table("small", arms, {**seeds, "frozen@98": range(3)})
     before = (docs / "bidirectional.md").read_text(encoding="utf-8")
 
     def call(*options: str) -> str:
@@ -207,7 +207,7 @@ def test_a_table_with_gaps_is_written_when_asked(
 
     assert call() == before
     assert "2 cells are missing" in capsys.readouterr().out
-    assert "seeds still missing, by arm: two_rounds@98 2." in call("--partial")
+    assert "seeds still missing, by arm: frozen@98 2." in call("--partial")
 
 
 def test_figures_have_the_same_bytes_each_time(page: ModuleType, docs: Path) -> None:
