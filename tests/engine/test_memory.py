@@ -8,7 +8,6 @@ import pytest
 import torch
 from engine_small import (
     WEIGHTS,
-    assert_projected,
     batches,
     loss_fn,
     network,
@@ -30,8 +29,9 @@ from regrow.parts.criteria.magnitude import Magnitude
 from regrow.parts.regrowth.gain import Gain
 from regrow.parts.regrowth.gradient import GradientMagnitude
 from regrow.parts.regrowth.random import RandomRegrowth
-from regrow.parts.regrowth.values import Remembered
+from regrow.parts.regrowth.values import Remembered, Zero
 from regrow.parts.schedule.manual import Manual
+from regrow.parts.schedule.one_shot import OneShot
 from regrow.parts.schedule.rebound import Rebound
 
 IT = Step.iterations
@@ -291,41 +291,48 @@ class Trying:
         return first if self.rewards[0] >= self.rewards[1] else last
 
 
-def test_trials_leave_no_trace() -> None:
-    def run(rehearse: Any) -> tuple[Any, Trying, list[int]]:
+@pytest.mark.parametrize("memory", [None, 0.5])
+def test_trials_leave_no_trace(memory: float | None) -> None:
+    """Against a rehearsal that does nothing but give the same scores."""
+
+    def run(busy: bool) -> tuple[Any, Trying, list[int]]:
         torch.manual_seed(3)
         model = network()
         optimizer = momentum(model.parameters())
-        two = two_stages()
-        trying = Trying()
-        plan = two.stages[1].plan
-        assert plan.regrowth is not None
-        grow = Regrowth(plan.regrowth.rule, allocation=trying)
-        program = Program((two.stages[0], Stage(Plan(plan.schedule, regrowth=grow), Step(1))))
-        steps: list[int] = []
+        trying, scores = Trying(), iter([0.2, 0.5])
+        value = Zero() if memory is None else Remembered()
+        grow = Regrowth(RandomRegrowth(), value, allocation=trying)
+        stages = (
+            Stage(Plan(OneShot(0.9), memory=memory), Step(1)),
+            Stage(Plan(OneShot(0.6), regrowth=grow, memory=memory), Step(1)),
+        )
+        kept: list[int] = []
 
         def tried(live: nn.Module) -> float:
-            train(live, optimizer, batches(3, seed=5))
-            assert_projected(live, handle.masks)
-            torch.rand(4)
-            steps.append(sum(int(m.sum()) for m in handle.masks.values()))
-            return float(rehearse())
+            kept.append(sum(int(m.sum()) for m in handle.masks.values()))
+            # What lives is in the network, else a step would count it twice.
+            assert not any(v[handle.masks[n]].any() for n, v in handle._at.away.items())
+            if busy:
+                train(live, optimizer, batches(3, seed=5), handle)
+                live.eval()
+                torch.rand(4)
+            return next(scores)
 
         handle = regrow.attach(
-            model, optimizer, program, loss_fn=loss_fn, data=batches(2), rehearse=tried
+            model, optimizer, Program(stages), loss_fn=loss_fn, data=batches(2), rehearse=tried
         )
         for _ in range(2):
             train(model, optimizer, batches(4), handle)
             handle.epoch_end()
         handle.finalize()
-        return (model.state_dict(), optimizer.state_dict(), torch.rand(1)), trying, steps
+        assert model.training
+        return (model.state_dict(), optimizer.state_dict(), torch.rand(1)), trying, kept
 
-    scores = iter([0.5, 0.2])
-    state, trying, steps = run(lambda: next(scores))
-    assert trying.rewards == [0.5, 0.2]
-    assert steps == [kept_count(TOTAL, 0.4)] * 2  # The trial's masks were in force.
-    again, _, _ = run(lambda: 0.0)  # A tie takes the first budget too.
-    assert same(state, again)
+    state, trying, kept = run(busy=True)
+    assert trying.rewards == [0.2, 0.5]
+    assert kept == [kept_count(TOTAL, 0.4)] * 2  # The trial's masks were in force.
+    idle, _, _ = run(busy=False)
+    assert same(state, idle)
 
 
 def test_learning_by_trial_needs_a_rehearsal() -> None:

@@ -87,15 +87,16 @@ class Occasion:
             modes = [(module, module.training) for module in self.model.modules()]
             state = clone_state(self.model)
             moments = copy.deepcopy(self.optimizer.state_dict())
-            masks = at.masks
+            masks, away = at.masks, at.away
             decision = decide(fixed, self.entries, masks, density, evidence, exchange)
             at.rehearsing = True
             try:
                 at.masks, _ = perform(decision, self.weights, masks, self.optimizer)
+                at.away = {n: values.masked_fill(at.masks[n], 0) for n, values in away.items()}
                 with torch.random.fork_rng():
                     return float(rehearse(self.model))
             finally:
-                at.masks, at.rehearsing = masks, False
+                at.masks, at.away, at.rehearsing = masks, away, False
                 self.model.load_state_dict(state)
                 self.optimizer.load_state_dict(moments)
                 for module, mode in modes:
