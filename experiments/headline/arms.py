@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from regrow.core.step import Step
@@ -106,17 +105,11 @@ def _gradual(end: float, criterion: str = "lamp") -> Callable[[Setting, int], Pr
     return make
 
 
-def _competing(
-    memory: float, *, shallow: bool = False, criterion: str = "magnitude"
-) -> Callable[[Setting, int], Program]:
-    """All weights compete: on a ramp over half of the epochs, and until three quarters.
-
-    The ramp goes to the target, or to the shallow overshoot and back.
-    """
+def _competing(memory: float, criterion: str = "magnitude") -> Callable[[Setting, int], Program]:
+    """All weights compete: on a ramp over half of the epochs, and until three quarters."""
 
     def make(at: Setting, seed: int) -> Program:
-        top = at.shallow if shallow else at.sparsity
-        way = Rebound(at.sparsity, top, at.at(0.5), at.at(0.75), at.quarter)
+        way = Rebound(at.sparsity, at.sparsity, at.at(0.5), at.at(0.75), at.quarter)
         return _single(at, Plan(way, CRITERIA.build(criterion), memory=memory), seed)
 
     return make
@@ -147,48 +140,20 @@ def _exchanging(
     return make
 
 
-def _course(
-    knots: Callable[[Setting], list[tuple[float, float]]],
-    rule: str,
-    value: str,
-    memory: float | None = None,
-) -> Callable[[Setting, int], Program]:
-    """Sparsities along knots (share of the budget, sparsity): cubic ramps up, single steps down."""
-
-    def make(at: Setting, seed: int) -> Program:
-        steps: dict[int, float] = {}
-        points = knots(at)
-        for (share, sparsity), (following, target) in pairwise(points):
-            begin, end = at.at(share).value, at.at(following).value
-            if target < sparsity:
-                steps[end] = target
-                continue
-            for now in range(begin, end + 1, at.quarter.value):
-                left = (1 - (now - begin) / (end - begin)) ** 3
-                steps[now] = target + (sparsity - target) * left
-        steps = {now: sparsity for now, sparsity in sorted(steps.items()) if now}
-        way = Manual(tuple(steps.values()), tuple(Step.iterations(now) for now in steps))
-        grow = Regrowth(RULES.build(rule), VALUES.build(value))
-        plan = Plan(way, CRITERIA.build("magnitude"), regrowth=grow, memory=memory)
-        return _single(at, plan, seed)
-
-    return make
+def _decompression(at: Setting, seed: int) -> Program:
+    """After a ramp everything comes back, for a second ramp of the same length."""
+    begin, back, end = at.at(0.34375).value, at.at(0.375).value, at.at(0.75).value
+    steps = {now: at.sparsity * (1 - (1 - now / begin) ** 3) for now in _events(at, 0, begin)}
+    steps[back] = 0.0
+    for now in _events(at, back, end):
+        steps[now] = at.sparsity * (1 - (1 - (now - back) / (end - back)) ** 3)
+    way = Manual(tuple(steps.values()), tuple(Step.iterations(now) for now in steps))
+    plan = Plan(way, CRITERIA.build("magnitude"), regrowth=Regrowth(RULES.build("random")))
+    return _single(at, plan, seed)
 
 
-def _there_and_back(at: Setting) -> list[tuple[float, float]]:
-    return [(0, 0), (0.4, at.shallow), (0.6, at.shallow), (0.61, at.sparsity)]
-
-
-def _auditions(at: Setting) -> list[tuple[float, float]]:
-    """Three times as many weights as the target leaves come back on trial, twice."""
-    wide = 1 - 3 * (1 - at.sparsity)
-    lean = at.sparsity
-    return [(0, 0), (0.375, lean), (0.4375, wide), (0.5625, lean), (0.625, wide), (0.75, lean)]
-
-
-def _decompression(at: Setting) -> list[tuple[float, float]]:
-    """After a ramp everything comes back for a ramp of the same length."""
-    return [(0, 0), (0.34375, at.sparsity), (0.375, 0), (0.75, at.sparsity)]
+def _events(at: Setting, begin: int, end: int) -> range:
+    return range(begin + at.quarter.value, end + 1, at.quarter.value)
 
 
 def _single(at: Setting, plan: Plan, seed: int) -> Program:
@@ -218,17 +183,15 @@ ARMS: dict[str, Arm] = {
         main=True,
     ),
     "gradual_75": Arm(_gradual(0.75), "cubic ramp over three quarters", main=True),
-    "gradual_magnitude": Arm(
-        _gradual(0.75, "magnitude"), "the same by global magnitude", main=True
-    ),
-    "gradual_50": Arm(_gradual(0.5, "magnitude"), "by magnitude over the first half"),
-    "gradual_90": Arm(_gradual(0.9, "magnitude"), "by magnitude over nine tenths"),
+    "gradual_magnitude": Arm(_gradual(0.75, "magnitude"), "the same by global magnitude"),
     "gradual_saliency": Arm(_gradual(0.75, "saliency"), "gradual_75 by saliency"),
     "gradual_saliency_25": Arm(_gradual(0.25, "saliency"), "by saliency over the first quarter"),
-    "gradual_saliency_50": Arm(_gradual(0.5, "saliency"), "by saliency over the first half"),
+    "gradual_saliency_50": Arm(
+        _gradual(0.5, "saliency"), "by saliency over the first half", main=True
+    ),
     "gradual_distilled": Arm(
-        _gradual(0.75, "magnitude"),
-        "gradual_magnitude with distillation",
+        _gradual(0.5, "saliency"),
+        "gradual_saliency_50 with distillation",
         training={"distillation": 0.7},
     ),
     "exchange": Arm(
@@ -248,26 +211,20 @@ ARMS: dict[str, Arm] = {
     # The search: cuts by global magnitude, one learning-rate cycle.
     "frozen": Arm(_competing(0), "removed weights compete with their old values"),
     "damped": Arm(_competing(0.1), "they go on learning at a tenth of the speed, and compete"),
-    "feedback": Arm(_competing(1), "they go on learning at full speed, and compete"),
-    "frozen_shallow": Arm(
-        _competing(0, shallow=True), "frozen with a shallow overshoot and the way back"
-    ),
-    "gain": Arm(_exchanging("gain", "remembered", 0.3, 0), "exchange by gain, old values"),
-    "gain_little": Arm(_exchanging("gain", "remembered", 0.1, 0), "the same, a tenth at a time"),
-    "gain_shallow": Arm(
-        _exchanging("gain", "remembered", 0.1, 0, overshoot=_shallow),
-        "the same with a shallow overshoot and the way back",
-    ),
     "frozen_saliency": Arm(_competing(0, criterion="saliency"), "frozen, by saliency"),
     "gain_saliency": Arm(
-        _exchanging("gain", "remembered", 0.1, 0, criterion="saliency"), "gain_little, by saliency"
+        _exchanging("gain", "remembered", 0.1, 0, criterion="saliency"),
+        "the same, exchanged by gain, old values",
     ),
     "newton_saliency": Arm(
         _exchanging("newton", "zero", 0.1, criterion="saliency"),
-        "a tenth exchanged by Newton gain, zero; by saliency",
+        "gradual_saliency_50 and a tenth exchanged by Newton gain, zero",
+        main=True,
     ),
-    "newton_more": Arm(
-        _exchanging("newton", "zero", 0.3, criterion="saliency"), "the same, 30 % at a time"
+    "newton_distilled": Arm(
+        _exchanging("newton", "zero", 0.1, criterion="saliency"),
+        "newton_saliency with distillation",
+        training={"distillation": 0.7},
     ),
     "newton_later": Arm(
         _exchanging("newton", "zero", 0.1, criterion="saliency", end=0.9),
@@ -276,10 +233,6 @@ ARMS: dict[str, Arm] = {
     "newton_shallow": Arm(
         _exchanging("newton", "zero", 0.1, overshoot=_shallow, criterion="saliency"),
         "newton_saliency with a shallow overshoot and the way back",
-    ),
-    "newton_deep": Arm(
-        _exchanging("newton", "zero", 0.1, overshoot=_deep, criterion="saliency"),
-        "newton_saliency with a deep overshoot and the way back",
     ),
     "newton_early": Arm(
         _exchanging("newton", "zero", 0.05, criterion="saliency", peak=0.25),
@@ -297,29 +250,11 @@ ARMS: dict[str, Arm] = {
         _exchanging("newton", _STEP, 0.05, criterion="saliency"),
         "a twentieth exchanged by Newton gain, back at half a Newton step",
     ),
-    "newton_step_shallow": Arm(
-        _exchanging("newton", _STEP, 0.05, overshoot=_shallow, criterion="saliency"),
-        "newton_step with a shallow overshoot and the way back",
-    ),
     "gradient_saliency": Arm(
         _exchanging("gradient", "zero", 0.1, criterion="saliency"),
-        "a tenth exchanged by gradient, zero; by saliency",
+        "the same, exchanged by gradient, zero",
     ),
-    "gain_distilled": Arm(
-        _exchanging("gain", "remembered", 0.1, 0),
-        "gain_little with distillation",
-        training={"distillation": 0.7},
-    ),
-    "auditions": Arm(_course(_auditions, "gradient", "zero"), "two auditions by gradient, zero"),
-    "auditions_gain": Arm(
-        _course(_auditions, "gain", "remembered", 0), "two auditions by gain, old values"
-    ),
-    "decompression": Arm(
-        _course(_decompression, "random", "zero"), "AC/DC-like: all return once, zero"
-    ),
-    "there_and_back": Arm(
-        _course(_there_and_back, "magnitude", "dense"), "ramp to the shallow overshoot and back"
-    ),
+    "decompression": Arm(_decompression, "AC/DC-like: all return once, zero"),
     # The paper's form, and each of its choices exchanged for another.
     "paper": Arm(_paper(), "paper: one-shot start, saliency, zero", restart=True, main=True),
     "paper_iterative": Arm(

@@ -30,9 +30,7 @@ GROUPS = {
 ONE_WAY = (
     "one_way",
     "iterative",
-    "gradual_50",
     "gradual_75",
-    "gradual_90",
     "gradual_magnitude",
     "gradual_saliency",
     "gradual_saliency_25",

@@ -17,7 +17,16 @@ from regrow.bench.tasks import Training
 
 # From the paper: 92.77 % at 96.39 % (one-shot start), 92.64 % at 96.85 % (iterative start, 98.85 %
 # before regrowth). The overshoots of the other two keep the same share of what the target keeps.
-ARMS = ("one_way", "iterative", "gradual_75", "paper", "paper_iterative", "small_dense", "gain")
+ARMS = (
+    "one_way",
+    "iterative",
+    "gradual_75",
+    "gradual_saliency_50",
+    "newton_saliency",
+    "paper",
+    "paper_iterative",
+    "small_dense",
+)
 SPEC = Spec(
     "vgg16",
     "vgg16_bn",
