@@ -25,7 +25,7 @@ def bidirectional(
     peak: int | str | None = None,
     end: int | str | None = None,
     every: int | str = 1,
-    exchange: float = 0.05,
+    exchange: float = 0.1,
     regrow: Any = "newton",
     value: Any = "zero",
     memory: float | None = None,
