@@ -63,9 +63,9 @@ class Arm:
     Attributes:
         program: by setting and seed; None for the small dense network.
         note: what it is, for the table.
-        restart: whether the learning rate starts anew after half of the epochs.
+        restart: whether the learning rate starts anew with every stage, or half-way.
         training: fields of the training that differ.
-        tag: an experiment's own behaviour; see `HOOKS` in run_table.py.
+        tag: an experiment's own behaviour; see `HOOKS` in spec.py.
         main: belongs to the arms that get all seeds.
     """
 

@@ -137,12 +137,14 @@ def faster(model: nn.Module, optimizer: torch.optim.Optimizer, pruning: Pruning)
         for name, weight in weights.items():
             state = optimizer.state[weight]
             # Kept with the optimiser's own state, so that a resumed run knows them.
-            returned = state.setdefault("returned", torch.zeros_like(weight, dtype=torch.bool))
+            if "returned" not in state:
+                state["returned"] = torch.zeros_like(weight)
+            returned = state["returned"].bool()  # A loaded state has the weight's type.
             with torch.no_grad():
                 weight.add_(torch.where(returned, 2 * (weight - before[name]), 0))
             if pruning.masks is not seen["masks"]:
                 returned |= pruning.masks[name] & ~seen["masks"][name]
-                returned &= pruning.masks[name]
+                state["returned"].copy_(returned & pruning.masks[name])
         seen["masks"] = pruning.masks
 
     optimizer.register_step_pre_hook(remember)

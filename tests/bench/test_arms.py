@@ -74,8 +74,17 @@ def test_the_one_way_and_the_gradual_control(form: str) -> None:
     ("form", "settings"),
     [
         ("bidirectional_paper", ("cuts=2", "ssim_below=0.8")),
-        ("bidirectional", ("overshoot=0.98", "exchange=0.2", "every=2", "ssim_below=0.8")),
-        ("bidirectional", ("regrow=gradient", "layers=uniform", "candidates=conv*")),
+        ("bidirectional", ("overshoot=0.98", "exchange=0.2", "every=2", "layers=ssim_fill")),
+        (
+            "bidirectional",
+            (
+                "regrow=gradient",
+                "layers=uniform",
+                "exchange=0",
+                "overshoot=0.98",
+                "candidates=conv*",
+            ),
+        ),
     ],
 )
 def test_random_regrowth_differs_in_the_rule_alone(form: str, settings: tuple[str, ...]) -> None:

@@ -23,8 +23,8 @@ HEADLINE = Path(__file__).resolve().parents[2] / "experiments" / "headline"
 TOTAL = 10_000
 SVG = "{http://www.w3.org/2000/svg}"
 TEXT = f"{SVG}text"
-# Test and validation accuracy by seed. By test the best one-way arm is gradual_saliency, by validation
-# gradual_75, and by validation over all seeds, not the common ones, one_way.
+# Test and validation accuracy by seed. By test the best one-way arm is gradual_saliency, by
+# validation gradual_75, and by validation over all seeds, not the common ones, one_way.
 TEST = {
     "one_way": (0.70, 0.72, 0.71, 0.90),
     "gradual_saliency": (0.78, 0.79, 0.80),

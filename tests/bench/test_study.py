@@ -270,6 +270,8 @@ def test_bad_cells_are_refused_before_any_training(tmp_path: Path) -> None:
         replace(CELLS[0].dense(), tag="faster")
     with pytest.raises(RegrowError, match="at least 1 epoch"):
         replace(CELLS[0], cycles=(2, 0))
+    with pytest.raises(RegrowError, match="make the two agree"):
+        replace(CELLS[0], cycles=(3,))
     for workers in (0, 2):
         with pytest.raises(RegrowError, match=f"{workers} workers cannot be started"):
             run_cells(CELLS, store, workers=workers)
@@ -286,7 +288,7 @@ def test_every_fact_is_in_the_key() -> None:
         {"program": one_shot(0.8, 2, seed=5)},
         {"program": one_shot(0.8, 2, criterion="magnitude")},
         {"cycles": (1, 1)},
-        {"cycles": (3,)},
+        {"program": one_shot(0.8, 3), "cycles": (1, 2)},
         {"lr": 0.051},
         {"tag": "faster"},
         {"training": replace(TRAINING, lr=0.3)},  # of the dense network it starts from

@@ -32,6 +32,7 @@ from regrow.parts.regrowth.random import RandomRegrowth
 from regrow.parts.regrowth.values import Remembered, Zero
 from regrow.parts.schedule.manual import Manual
 from regrow.parts.schedule.one_shot import OneShot
+from regrow.parts.schedule.patience import Patience
 from regrow.parts.schedule.rebound import Rebound
 
 IT = Step.iterations
@@ -343,3 +344,59 @@ def test_learning_by_trial_needs_a_rehearsal() -> None:
     model = network()
     with pytest.raises(RegrowError, match="rehearse="):
         regrow.attach(model, sgd(model), program, loss_fn=loss_fn, data=batches(2))
+
+
+def test_a_step_that_fails_does_not_count_what_is_remembered_twice() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    handle = regrow.attach(model, optimizer, competing(1))
+    train(model, optimizer, batches(2), handle)
+    before = {n: v.clone() for n, v in handle._at.away.items()}
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    failing = optimizer.register_step_pre_hook(fail)
+    with pytest.raises(MemoryError):
+        optimizer.step()
+    failing.remove()
+    optimizer.zero_grad()
+    optimizer.step()  # No gradients: nothing moves.
+    assert same(before, handle._at.away)
+
+
+def test_memory_that_comes_too_late_is_refused() -> None:
+    cut = Stage(Plan(OneShot(0.9)), Step(1))
+    with pytest.raises(RegrowError, match="cut without a memory"):
+        Program((cut, Stage(Plan(OneShot(0.6), memory=0), Step(1))))
+    model = network()
+    regrow.prune(model, 0.5)
+    masks = {n: model.get_parameter(n).detach() != 0 for n in WEIGHTS}
+    with pytest.raises(RegrowError, match="no values to remember"):
+        regrow.attach(model, sgd(model), competing(0), masks=masks)
+
+
+def test_patience_and_a_memory_that_learns_do_not_go_together() -> None:
+    with pytest.raises(RegrowError, match="patience goes back"):
+        Plan(Patience((0.5, 0.9), (2,)), memory=0.5)
+
+
+def test_an_exchange_that_could_not_happen_is_refused() -> None:
+    grow = Regrowth(RandomRegrowth(), exchange=0.1)
+    with pytest.raises(RegrowError, match="needs events over time"):
+        Plan(OneShot(0.5), regrowth=grow)
+    with pytest.raises(RegrowError, match="from all layers"):
+        Regrowth(RandomRegrowth(), layers=("4",), exchange=0.1)
+
+
+def test_floors_hold_in_an_exchange() -> None:
+    model = network()
+    optimizer = plain(model.parameters())
+    grow = Regrowth(RandomRegrowth(), exchange=0.9)
+    way = Rebound(0.9, 0.9, IT(2), IT(6), IT(1))
+    program = Program((Stage(Plan(way, Magnitude(), regrowth=grow, floor=18), IT(8)),))
+    handle = regrow.attach(model, optimizer, program)
+    for batch in batches(8):
+        train(model, optimizer, [batch], handle)
+        assert min(handle.masks.kept.values()) >= 18
+    assert sum(handle.masks.kept.values()) == kept_count(TOTAL, 0.1)

@@ -174,7 +174,7 @@ def test_remembered_values_return_by_gain() -> None:
     kept, events, _ = course(program)
     assert kept[4:] == [round(0.2 * TOTAL)] * 5
     assert any(event["regrown"] for event in events)
-    with pytest.raises(RegrowError, match="give memory=0"):
+    with pytest.raises(RegrowError, match="memory=0, which keeps them"):
         bidirectional(regrow="gain")
 
 

@@ -223,7 +223,7 @@ def test_every_recipe_names_its_source(row: Any) -> None:
         (lambda: bidirectional(exchange=1.0), "exchange=1.0 is a fraction"),
         (lambda: bidirectional(regrow="newtn"), "Did you mean 'newton'"),
         (lambda: bidirectional(memory=2.0), "memory=2.0 is the speed"),
-        (lambda: bidirectional(value="remembered"), "give memory=0"),
+        (lambda: bidirectional(value="remembered"), "memory=0, which keeps them"),
         (lambda: bidirectional(layers={"name": "learned", "episodes": 3}), "learn its layer"),
         (lambda: bidirectional(cuts=2), "unknown keyword of a recipe: 'cuts'"),  # type: ignore[call-arg]
         (lambda: iterative(0.9, 3, 4), "4 cuts do not fit 3 epochs"),

@@ -56,6 +56,11 @@ class Cell:
         cycles = tuple(self.cycles) or usual
         if min(cycles) < 1:
             raise RegrowError(f"cell {self.label!r}: a cycle lasts at least 1 epoch; got {cycles}.")
+        if self.program is not None and self.program.epochs not in (None, sum(cycles)):
+            raise RegrowError(
+                f"cell {self.label!r}: the program lasts {self.program.epochs} epochs, the cycles "
+                f"{cycles} last {sum(cycles)}; make the two agree."
+            )
         if self.program is None and self.tag:
             raise RegrowError(
                 f"cell {self.label!r} is dense and has the tag {self.tag!r}; a hook is called with "

@@ -165,16 +165,16 @@ class Course:
             )
         self._close_epoch(total / len(batches), len(batches), began)
 
-    def _step(self, batch: Tensor, time: float, *key: object) -> Tensor:
+    def _step(self, batch: Tensor, now: float, *key: object) -> Tensor:
         """One step of the optimiser; returns the loss, on the device.
 
         Args:
             batch: positions in the training data, over all ranks.
-            time: in epochs, for the learning rate.
+            now: in epochs, for the learning rate.
             key: of all that is random in the step.
         """
         trainer, fabric = self.trainer, self.trainer.fabric
-        rate = learning_rate(time, self.job.cycles, self.job.lr)
+        rate = learning_rate(now, self.job.cycles, self.job.lr)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         images, labels = trainer.take(trainer.train, trainer.share(batch))

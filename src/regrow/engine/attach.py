@@ -100,7 +100,7 @@ def attach(
     if resume is not None:
         at = restore(resume, program, inner, weights)
         return Pruning(program, on, evaluate, at)
-    at = Progress(start(weights, masks))
+    at = Progress(start(weights, masks, program))
     wanted = remembered(program.needs)
     if "dense" in wanted:
         at.states["dense"] = clone_state(inner)

@@ -65,7 +65,10 @@ def decide(
     living = sum(int(mask.sum()) for mask in alive.values())
     if plan.regrowth is not None and exchange > 0:
         base = min(living, event.target)
-        down = base - round(exchange * base) + event.outside
+        # Floors hold in the deeper cut too: there is less to exchange near them.
+        sizes = event.sizes
+        least = sum(min(plan.floor * sizes[n], int(mask.sum())) for n, mask in alive.items())
+        down = max(base - round(exchange * base), min(least, base)) + event.outside
         deeper = replace(event, density=down / entries.total).prune(alive)
         return event.regrow(plan.regrowth, deeper.keep, before=alive)
     if event.target <= living:

@@ -29,7 +29,8 @@ def complete(weights: Mapping[str, nn.Parameter], away: Mapping[str, Tensor]) ->
 def recall(weights: Mapping[str, nn.Parameter], away: Mapping[str, Tensor]) -> None:
     """Write the remembered values into the weights, for an optimiser step that updates them too."""
     for name, values in away.items():
-        weights[name].add_(values)
+        # Not by adding: a step that fails after this is followed by another.
+        weights[name].copy_(torch.where(values != 0, values, weights[name]))
 
 
 @torch.no_grad()

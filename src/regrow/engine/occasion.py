@@ -19,6 +19,7 @@ from regrow.engine.memory import complete
 from regrow.engine.perform import perform
 from regrow.engine.plan import Plan
 from regrow.engine.progress import Progress
+from regrow.model.collect import streams
 from regrow.model.inventory import Inventory
 
 Rehearse = Callable[[nn.Module], float]
@@ -68,12 +69,14 @@ class Occasion:
         if growing and plan.regrowth and _TRIAL in plan.regrowth.needs:
             evidence = replace(evidence, trial=self._trial(plan, at, density, evidence, exchange))
         decision = decide(plan, self.entries, before, density, evidence, exchange)
-        # A removed weight that goes on being updated has moments of its own.
-        owner = None if plan.memory else self.optimizer
-        at.masks, entry = perform(decision, self.weights, before, owner)
+        at.masks, entry = perform(decision, self.weights, before, self._owner(plan))
         at.away = {n: values.masked_fill(at.masks[n], 0) for n, values in whole.items()}
         if entry["pruned"] or entry["regrown"]:
             at.events.append({"epoch": at.total["epoch"], "step": at.total["iteration"], **entry})
+
+    def _owner(self, plan: Plan) -> torch.optim.Optimizer | None:
+        """Whose moments start anew; a removed weight that goes on being updated keeps its own."""
+        return None if plan.memory else self.optimizer
 
     def _trial(
         self, plan: Plan, at: Progress, density: float, evidence: Evidence, exchange: float
@@ -91,9 +94,9 @@ class Occasion:
             decision = decide(fixed, self.entries, masks, density, evidence, exchange)
             at.rehearsing = True
             try:
-                at.masks, _ = perform(decision, self.weights, masks, self.optimizer)
+                at.masks, _ = perform(decision, self.weights, masks, self._owner(plan))
                 at.away = {n: values.masked_fill(at.masks[n], 0) for n, values in away.items()}
-                with torch.random.fork_rng():
+                with streams():
                     return float(rehearse(self.model))
             finally:
                 at.masks, at.away, at.rehearsing = masks, away, False

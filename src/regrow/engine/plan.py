@@ -78,6 +78,11 @@ class Regrowth:
             raise RegrowError(
                 f"exchange={self.exchange} is a fraction of the living weights, in [0, 1)."
             )
+        if self.exchange and (self.layers != ("*",) or self.ssim_below is not None):
+            raise RegrowError(
+                "an exchange takes weights from all layers, so all must be able to get them back; "
+                "leave out the candidate layers and ssim_below, or exchange."
+            )
         if self.exchange and Need("trial") in self.allocation.needs:
             raise RegrowError(
                 "an exchange happens too often to learn its layer budgets by trial; leave exchange "
@@ -134,10 +139,22 @@ class Plan:
                 f"memory={self.memory} is the speed at which remembered values are updated, in "
                 "[0, 1], or None."
             )
+        signal = getattr(self.schedule, "last", None) is None
+        if self.memory and signal:
+            raise RegrowError(
+                "patience goes back to earlier weights, of which no memory is kept; with such a "
+                "schedule give memory=0 or None."
+            )
+        single = signal or not self.schedule.last.value  # type: ignore[union-attr]
+        if single and self.regrowth is not None and self.regrowth.exchange:
+            raise RegrowError(
+                "an exchange needs events over time; give a schedule that has several, such as "
+                "'rebound', or leave exchange at 0."
+            )
         if self.memory is None and Need("weight", "remembered") in self.needs:
             raise RegrowError(
                 "the rule or value of the regrowth reads remembered weights, but memory is None; "
-                "give memory=0 to keep them as they were removed."
+                "give the plan or the recipe 'bidirectional' memory=0, which keeps them."
             )
         if self.floor < 1:
             raise RegrowError(

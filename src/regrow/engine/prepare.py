@@ -61,13 +61,12 @@ def validate(model: nn.Module, program: Program, *, has_reference: bool) -> Inve
     reached = 0.0
     for stage in program.stages:
         plan = stage.plan
-        chosen = {entry.name for entry in scope(plan, entries)}
+        chosen = frozenset(entry.name for entry in scope(plan, entries))
         for sparsity in sparsities(plan.schedule):
             if sparsity > 0:
                 feasible(plan, entries, 1.0 - sparsity)
             if sparsity < reached and plan.regrowth is not None:
-                room = entries.matching(plan.regrowth.layers) & chosen
-                _check_room(plan, entries, room, reached, sparsity)
+                _check_room(plan, entries, chosen, reached, sparsity)
             reached = sparsity
         if any(need.of == "reference" for need in plan.needs) and not has_reference:
             raise RegrowError(
@@ -98,15 +97,17 @@ def check_lasted(stage: Stage, where: str, epochs: int, iterations: int) -> None
 
 
 def _check_room(
-    plan: Plan, entries: Inventory, candidates: frozenset[str], before: float, after: float
+    plan: Plan, entries: Inventory, chosen: frozenset[str], before: float, after: float
 ) -> None:
+    assert plan.regrowth is not None
+    candidates = entries.matching(plan.regrowth.layers) & chosen
     room = sum(
         plan.pattern.capacity(e.shape) * plan.pattern.size(e.shape)
         for e in entries
         if e.name in candidates
     )
-    sizes = {plan.pattern.size(e.shape) for e in entries if e.name in candidates}
-    if len(sizes) > 1 and plan.regrowth and Need("trial") in plan.regrowth.needs:
+    sizes = {plan.pattern.size(e.shape) for e in entries if e.name in chosen}
+    if len(sizes) > 1 and Need("trial") in plan.regrowth.needs:
         raise RegrowError(
             f"layer budgets can be learned by trial only where all units are of one size; those "
             f"of this pattern hold {sorted(sizes)} weights. Take a pattern of fixed size, or "

@@ -47,10 +47,15 @@ class Program:
         if not self.stages:
             raise RegrowError("a program needs at least one stage.")
         first = self.stages[0].plan
-        reached = 0.0
+        reached, forgot = 0.0, False
         for number, stage in enumerate(self.stages, 1):
             plan, where = stage.plan, f"stage {number} of {len(self.stages)}"
             _check_length(stage, where)
+            if plan.memory is not None and forgot:
+                raise RegrowError(
+                    f"{where} remembers removed weights, but an earlier stage has cut without a "
+                    "memory; give that one memory=0 too."
+                )
             if (plan.pattern, plan.include, plan.exclude) != (
                 first.pattern,
                 first.include,
@@ -65,6 +70,7 @@ class Program:
                         "regrowth; name a rule, or start its schedule where the last stage ended."
                     )
                 reached = sparsity
+                forgot = forgot or (sparsity > 0 and plan.memory is None)
 
     @property
     def sparsity(self) -> float:

@@ -53,14 +53,22 @@ class Progress:
     rehearsing: bool = False
 
 
-def start(weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor] | None) -> MaskSet:
+def start(
+    weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor] | None, program: Program
+) -> MaskSet:
     """The masks to begin with: the given ones, or everything kept.
 
     Raises:
-        RegrowError: a mask is missing or of another shape, or a removed entry has a value.
+        RegrowError: a mask is missing or of another shape, a removed entry has a value, or the
+            program begins with a memory of removed weights, whose values are not there.
     """
     if masks is None:
         return MaskSet({n: torch.ones_like(w, dtype=torch.bool) for n, w in weights.items()})
+    if program.stages[0].plan.memory is not None:
+        raise RegrowError(
+            "the program remembers removed weights, but those that masks= removed have no values "
+            "to remember; start it from the dense network, or without memory."
+        )
     for name, weight in weights.items():
         if name not in masks or masks[name].shape != weight.shape:
             raise RegrowError(f"the masks are of another model: {name} has none of its shape.")

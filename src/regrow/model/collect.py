@@ -29,6 +29,18 @@ def evaluation(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextlib.contextmanager
+def streams() -> Iterator[None]:
+    """The random streams of PyTorch, NumPy and `random`, given back as they were."""
+    plain, legacy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(plain)
+        np.random.set_state(legacy)
+
+
 def take(data: Iterable[Any], batches: int | None) -> Generator[Any, None, None]:
     """The first batches of the user's data (None: all), random streams left as they were.
 
@@ -41,15 +53,12 @@ def take(data: Iterable[Any], batches: int | None) -> Generator[Any, None, None]
     seen = 0
     own = getattr(data, "generator", None)
     drawn = own.get_state() if isinstance(own, torch.Generator) else None
-    plain, legacy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with streams():
             for batch in islice(iter(data), batches):
                 seen += 1
                 yield batch
     finally:
-        random.setstate(plain)
-        np.random.set_state(legacy)
         if isinstance(own, torch.Generator) and drawn is not None:
             own.set_state(drawn)
     if not seen:
