@@ -127,25 +127,23 @@ class _Event:
         return {e.name: self.plan.pattern.size(e.shape) for e in self.chosen}
 
     def prune(self, alive: Mapping[str, Tensor]) -> Decision:
-        pattern = self.plan.pattern
         scores = self.scores(self.plan.criterion)
-        pooled = {n: pattern.pool(s.masked_fill(~alive[n], -torch.inf)) for n, s in scores.items()}
-        upper = _selectable(pooled)
-        lower = {name: min(self.plan.floor, most) for name, most in upper.items()}
-        counts = self.counts(self.plan.allocation, pooled, lower, upper)
-        keep = self.select(pooled, counts)
+        keep = self.best({n: s.masked_fill(~alive[n], -torch.inf) for n, s in scores.items()})
         # A unit may hold entries that were removed one by one before: those stay removed.
         return Decision({name: mask & alive[name] for name, mask in keep.items()})
 
     def compete(self, alive: Mapping[str, Tensor]) -> Decision:
-        pattern = self.plan.pattern
-        pooled = {n: pattern.pool(s) for n, s in self.scores(self.plan.criterion).items()}
-        upper = _selectable(pooled)
-        lower = {name: min(self.plan.floor, most) for name, most in upper.items()}
-        keep = self.select(pooled, self.counts(self.plan.allocation, pooled, lower, upper))
+        keep = self.best(self.scores(self.plan.criterion))
         remembered = self.evidence[Need("weight")]
         delta = {n: torch.where(keep[n] & ~alive[n], remembered[n], 0) for n in keep}
         return Decision(keep, delta)
+
+    def best(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Masks of the best units by the plan's allocation and floor; -inf is never among them."""
+        pooled = {n: self.plan.pattern.pool(s) for n, s in scores.items()}
+        upper = _selectable(pooled)
+        lower = {name: min(self.plan.floor, most) for name, most in upper.items()}
+        return self.select(pooled, self.counts(self.plan.allocation, pooled, lower, upper))
 
     def regrow(
         self,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from regrow.core.budget import check_sparsity
 from regrow.core.errors import RegrowError
 from regrow.core.step import EPOCH, Step
+from regrow.parts.schedule.cubic import Cubic
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,12 @@ class Rebound:
         now, peak, end = step.value, self.peak.value, self.end.value
         if step.unit != self.end.unit or now > end:
             return None
+        if now <= peak:
+            up = Cubic(self.overshoot, self.peak, every=self.every, initial=self.initial)
+            return up.target(step)
         if now == end:
             return 1.0 - self.sparsity
-        if now % self.every.value and now != peak:
+        if now % self.every.value:
             return None
-        if now <= peak:
-            left = (1 - now / peak) ** 3
-            return 1.0 - (self.overshoot + (self.initial - self.overshoot) * left)
         back = (now - peak) / (end - peak)
         return 1.0 - (self.overshoot + (self.sparsity - self.overshoot) * back)
