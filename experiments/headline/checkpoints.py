@@ -9,6 +9,7 @@ cifar-10-batches-bin (`regrow data get cifar10`).
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import math
 import time
 from dataclasses import dataclass, replace
@@ -63,7 +64,7 @@ PRESET = replace(cifar10().training, threads=2)
 # VGG16 is trained modestly: what it is for is its masks and layer profile, not its accuracy.
 MODEST = replace(PRESET, dense_epochs=6, lr=0.1, fine_tune_lr=0.05, evidence_batches=16)
 CHECKPOINTS = (
-    Checkpoint("resnet20-cifar10-s95", "resnet20", PRESET, 30, 0.95, "newton_saliency"),
+    Checkpoint("resnet20-cifar10-s95", "resnet20", PRESET, 20, 0.95, "newton_saliency"),
     Checkpoint("vgg16-cifar10-s96.39", "vgg16_bn", MODEST, 8, 0.9639, "newton_saliency"),
 )
 
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="where data sets lie (else $REGROW_DATA)")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "headline")
     parser.add_argument("--max-minutes", type=float, default=math.inf, help="then pause")
+    parser.add_argument("--only", default="*", metavar="GLOB", help="only these networks")
     options = parser.parse_args()
     stop_at = time.monotonic() + 60 * options.max_minutes
     store = Store(
@@ -82,6 +84,8 @@ def main() -> None:
         command="python experiments/headline/checkpoints.py",
     )
     for checkpoint in CHECKPOINTS:
+        if not fnmatch.fnmatchcase(checkpoint.name, options.only):
+            continue
         try:
             _write(checkpoint, store)
         except Paused:

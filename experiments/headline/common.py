@@ -84,6 +84,9 @@ def main(
     cells = table.cells(options.only, options.seeds)
     if not cells:
         raise SystemExit("no cell is left: look at --only and --seeds")
+    if options.missing:
+        recorded = {entry["key"] for entry in load(table)["cells"]}
+        cells = {place: cell for place, cell in cells.items() if cell.key not in recorded}
     store = Store(
         options.out,
         data_dir=options.data_dir,
@@ -125,6 +128,7 @@ def parse(description: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--table", action="store_true", help="only write the table")
     parser.add_argument("--partial", action="store_true", help="write the table with gaps too")
+    parser.add_argument("--missing", action="store_true", help="only what the record lacks")
     parser.add_argument("--dry-run", action="store_true", help="only tell what is to be done")
     parser.add_argument("--data-dir", type=Path, help="where data sets lie (else $REGROW_DATA)")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "headline")

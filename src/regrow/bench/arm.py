@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from regrow.bench.allocator import keep_freed_memory
 from regrow.bench.data import Splits, TensorPair
 from regrow.bench.environment import native_bf16
 from regrow.bench.job import Job
@@ -40,6 +41,8 @@ def open_fabric(device: str, devices: int, training: Training) -> Fabric:
             "--devices."
         ) from error
     fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     return fabric
 
 
