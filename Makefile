@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNTIME := runtime/pyproject.toml runtime/CMakeLists.txt $(wildcard runtime/native/*) $(wildcard runtime/src/regrow_runtime/*.py)
+CASES ?= 1000
 
-.PHONY: demo test install lint clean
+.PHONY: demo test install lint sanitize clean
 
 demo: install
 	$(BIN)/regrow run bidirectional --task digits --seed 0 --controls one_way,gradual --out runs/demo --overwrite
@@ -17,13 +19,27 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed $(VENV)/.runtime
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "regrow needs Python 3.10 or newer; name one with: make PYTHON=/path/to/python3 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,dev,onnx]'
 	@touch $@
+
+# The runtime is native; without a compiler all else works, and says what is missing when asked.
+$(VENV)/.runtime: $(VENV)/.installed $(RUNTIME)
+	@if command -v "$${CXX:-c++}" >/dev/null; then \
+	  echo "$(BIN)/python -m pip install --quiet ./runtime" && \
+	  $(BIN)/python -m pip install --quiet ./runtime; \
+	else \
+	  echo "no C++ compiler was found: regrow-runtime is not installed (set CXX to name one)"; \
+	fi
+	@touch $@
+
+# Fuzzing of the file reader with its native part under AddressSanitizer and UBSan.
+sanitize: install
+	runtime/tests/sanitize.sh $(BIN)/python $(CASES)
 
 clean:
 	rm -rf $(VENV) build dist runs

@@ -64,7 +64,7 @@ PRESET = replace(cifar10().training, threads=2)
 # VGG16 is trained modestly: what it is for is its masks and layer profile, not its accuracy.
 MODEST = replace(PRESET, dense_epochs=6, lr=0.1, fine_tune_lr=0.05, evidence_batches=16)
 CHECKPOINTS = (
-    Checkpoint("resnet20-cifar10-s95", "resnet20", PRESET, 20, 0.95, "newton_saliency"),
+    Checkpoint("resnet20-cifar10-s95", "resnet20", PRESET, 10, 0.95, "newton_saliency"),
     Checkpoint("vgg16-cifar10-s96.39", "vgg16_bn", MODEST, 8, 0.9639, "newton_saliency"),
 )
 

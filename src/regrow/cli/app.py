@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from regrow.cli.export import export_command
+from regrow.cli.pack import pack_command
 from regrow.core.errors import RegrowError
 
 app = typer.Typer(
@@ -162,6 +164,10 @@ def report(
     page = out or directory / "report.html"
     _page(find_runs(directory), page, f"regrow report {shlex.quote(str(directory))}")
     Console().print(f"report: {escape(str(page))}", soft_wrap=True)
+
+
+app.command("export")(export_command)
+app.command("pack")(pack_command)
 
 
 @app.command("list")

@@ -1,0 +1,90 @@
+"""`regrow export`: a run's network, or a packed file, in a format of others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from regrow.cli.runs import check_apart, network_of_run, packed_file
+from regrow.core.errors import RegrowError, unknown
+
+if TYPE_CHECKING:
+    from regrow.export.exported import Exported
+
+_FORMATS = ("onnx", "safetensors", "torch")
+_COMPARED = 128  # validation samples, for ONNX
+
+
+def export_command(
+    path: Annotated[Path, typer.Argument(help="A run directory, or a .regrow file.")],
+    to: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="onnx, safetensors or torch.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")],
+    arm: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a run: dense, a control, or (default) the recipe."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where data sets lie (for ONNX); else $REGROW_DATA, else ./data.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document, for machines.")
+    ] = False,
+) -> None:
+    """Write the network as ONNX, safetensors or a torch state dict, and check the file.
+
+    ONNX is run in ONNX Runtime and compared with torch on validation data; the others are read
+    back to the bit. All three store zeros in full; the small form is that of `regrow pack`.
+
+    regrow export runs/a --format onnx -o a.onnx
+    """
+    exported = _export(path, to, out, arm, data_dir)
+    if as_json:
+        sys.stdout.write(json.dumps(exported.to_dict(), indent=1) + "\n")
+    else:
+        Console().print(escape(f"{out}\n{exported}"), highlight=False, soft_wrap=True)
+
+
+def _export(path: Path, to: str, out: Path, arm: str | None, data_dir: Path | None) -> Exported:
+    from regrow.export.packed import unpack
+    from regrow.export.tensors import export_safetensors, export_torch
+
+    if to not in _FORMATS:
+        raise unknown("format", to, _FORMATS)
+    if not path.exists():
+        raise RegrowError(f"there is no {path}; give a run directory, or a .regrow file.")
+    packed = packed_file(path, arm) if path.is_dir() else path
+    if not path.is_dir() and arm is not None:
+        raise RegrowError(f"--arm belongs to a run, and {path} is a file; leave it out.")
+    check_apart(out, path, packed)
+    if to == "safetensors":
+        return export_safetensors(unpack(packed), out)
+    if to == "torch":
+        return export_torch(unpack(packed), out)
+    return _export_onnx(path, packed, out, data_dir)
+
+
+def _export_onnx(run: Path, packed: Path, out: Path, data_dir: Path | None) -> Exported:
+    from regrow.export.onnx import export_onnx
+    from regrow.export.packed import unpack
+
+    if not run.is_dir():
+        raise RegrowError(
+            f"{run} holds weights and ONNX needs the network itself; give the run directory, or "
+            "call regrow.export.onnx.export_onnx(model, ...) in Python."
+        )
+    network = network_of_run(run, packed, data_dir)
+    inputs = network.splits.validation.images[:_COMPARED]
+    return export_onnx(network.model, out, inputs, masks=unpack(packed).keep)

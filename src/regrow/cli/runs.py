@@ -1,0 +1,105 @@
+"""Run directories and packed files as sources: which file, which network, which data."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regrow.core.errors import RegrowError, unknown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from regrow.bench.data import Splits
+    from regrow.bench.tasks import Task
+
+_RUN_FILES = (
+    "recipe.toml",
+    "record.json",
+    "history.json",
+    "model.safetensors",
+    "model.regrow",
+    "report.html",
+)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network with its weights, its task and the task's data."""
+
+    model: nn.Module
+    task: Task
+    splits: Splits
+
+
+def network_of_run(run: Path, packed: Path, data_dir: Path | None) -> Network:
+    """The network of a run with the weights of one of its packed files.
+
+    Raises:
+        RegrowError: its task or data are not here, or its network has changed since.
+    """
+    from regrow.bench.arm import initial
+    from regrow.bench.config import configure
+    from regrow.bench.tasks import checked_splits
+    from regrow.export.packed import load
+
+    config, task = configure(str(run / "recipe.toml"))
+    splits = checked_splits(task, data_dir)
+    return Network(load(initial(task, config.model, config.seed)(), packed), task, splits)
+
+
+def network_of_task(name: str, model: str | None, packed: Path, data_dir: Path | None) -> Network:
+    """A task's network with the weights of a packed file; `model` None is the task's first.
+
+    Raises:
+        RegrowError: there is no such task or model, its data are not here, or the weights are of
+            another network.
+    """
+    from regrow.bench.arm import initial
+    from regrow.bench.tasks import checked_splits, find_task
+    from regrow.export.packed import load
+
+    task = find_task(name)
+    chosen = next(iter(task.models)) if model is None else model
+    if chosen not in task.models:
+        raise unknown(f"model of task {task.name!r}:", chosen, task.models)
+    splits = checked_splits(task, data_dir)
+    return Network(load(initial(task, chosen, 0)(), packed), task, splits)
+
+
+def packed_file(run: Path, arm: str | None) -> Path:
+    """The packed file of one arm of a finished run.
+
+    Raises:
+        RegrowError: there is no finished run, or no such arm.
+    """
+    from regrow.bench.report.records import read_run
+
+    if not (run / "record.json").is_file():
+        if (run / "recipe.toml").exists():
+            raise RegrowError(
+                f"{run} is not finished; go on with `regrow resume {shlex.quote(str(run))}`."
+            )
+        raise RegrowError(f"{run} holds no run; give a run directory, or a .regrow file.")
+    record = read_run(run)
+    if arm is not None and arm not in record.arms:
+        raise unknown("arm", arm, record.arms)
+    if arm is None or arm == record.recipe:
+        return run / "model.regrow"
+    return run / "state" / f"{arm}.regrow"
+
+
+def check_apart(out: Path, source: Path, packed: Path) -> None:
+    """Refuse to write over what is read, and over the other files of its run.
+
+    Raises:
+        RegrowError: `out` is one of them.
+    """
+    own = {packed.resolve()}
+    if source.is_dir():
+        own |= {(source / name).resolve() for name in _RUN_FILES}
+        own |= {file.resolve() for file in (source / "state").glob("*")}
+    if out.resolve() in own:
+        raise RegrowError(f"{out} is a file of {source} itself; choose another -o.")
