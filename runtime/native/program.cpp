@@ -1,0 +1,284 @@
+#include "program.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+namespace regrow {
+
+namespace {
+
+const Kernels& kernels_of(const std::string& isa) {
+  const Kernels* found = find_kernels(isa);
+  if (!found) throw std::invalid_argument("this processor has no " + isa);
+  return *found;
+}
+
+}  // namespace
+
+Program::Program(std::size_t lanes, std::size_t threads, const std::string& isa)
+    : lanes_(lanes), threads_(threads), kernels_(kernels_of(isa)) {
+  if (lanes == 0 || threads == 0) throw std::invalid_argument("lanes and threads are at least 1");
+}
+
+std::size_t Program::buffer(std::size_t floats) {
+  sizes_.push_back(floats);
+  values_.emplace_back();
+  constant_.push_back(false);
+  return sizes_.size() - 1;
+}
+
+std::size_t Program::constant(std::vector<float> values) {
+  sizes_.push_back(values.size());
+  values_.push_back(std::move(values));
+  constant_.push_back(true);
+  return sizes_.size() - 1;
+}
+
+void Program::check(const View& view) const {
+  if (view.buffer >= sizes_.size() || view.dims.size() != view.strides.size()) {
+    throw std::invalid_argument("a view of no buffer");
+  }
+  std::size_t end = view.offset + lanes_of(view);
+  for (std::size_t i = 0; i < view.dims.size(); ++i) {
+    if (view.dims[i] == 0) throw std::invalid_argument("a view of nothing");
+    end += (view.dims[i] - 1) * view.strides[i];
+  }
+  if (end > sizes_[view.buffer]) throw std::invalid_argument("a view beyond its buffer");
+}
+
+void Program::step(Step step, double useful) {
+  steps_.push_back(std::move(step));
+  useful_.push_back(useful);
+}
+
+void Program::conv(const ConvWeights& weights, const Geometry& in, std::size_t from,
+                   const Geometry& out, std::size_t to, std::ptrdiff_t residual, float low,
+                   float high) {
+  const auto limit = static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max());
+  if (in.size() > limit || out.size() > limit) {
+    throw std::invalid_argument("a value of more than 2^31 floats; run fewer images at once");
+  }
+  if (from >= sizes_.size() || to >= sizes_.size() || sizes_[from] < in.size() ||
+      sizes_[to] < out.size() ||
+      (residual >= 0 && sizes_[static_cast<std::size_t>(residual)] < out.size())) {
+    throw std::invalid_argument("a buffer is too small for its convolution");
+  }
+  const auto made = std::make_shared<const Conv>(weights, in, out, low, high, kernels_, threads_);
+  convs_.push_back(made);
+  const std::size_t scratch = made->scratch_size() ? buffer(made->scratch_size()) : 0;
+  if (made->scratch_size()) {
+    step([=](float* const* buffers, std::size_t share) {
+      made->gather(buffers[from], buffers[scratch], share);
+    });
+  }
+  step(
+      [=](float* const* buffers, std::size_t share) {
+        made->compute(buffers[from], made->scratch_size() ? buffers[scratch] : nullptr,
+                      residual >= 0 ? buffers[residual] : nullptr, buffers[to], share);
+      },
+      made->useful());
+}
+
+void Program::copy(View from, View to) {
+  check(from), check(to);
+  step([=](float* const* b, std::size_t share) {
+    regrow::copy(b[from.buffer] + from.offset, from, b[to.buffer] + to.offset, to, lanes_, share,
+                 threads_);
+  });
+}
+
+void Program::unary(Unary op, float p, float q, View from, View to) {
+  check(from), check(to);
+  step([=](float* const* b, std::size_t share) {
+    regrow::unary(op, p, q, b[from.buffer] + from.offset, from, b[to.buffer] + to.offset, to,
+                  lanes_, share, threads_);
+  });
+}
+
+void Program::binary(Binary op, View a, View b, View to, float low, float high) {
+  check(a), check(b), check(to);
+  const std::size_t lanes_a = lanes_of(a), lanes_b = lanes_of(b);
+  step([=](float* const* buffers, std::size_t share) {
+    regrow::binary(op, buffers[a.buffer] + a.offset, a, lanes_a, buffers[b.buffer] + b.offset, b,
+                   lanes_b, buffers[to.buffer] + to.offset, to, lanes_, low, high, share, threads_);
+  });
+}
+
+void Program::pool(PoolShape shape, View from, View to) {
+  check(from), check(to);
+  const auto are = [](const std::size_t (&pair)[2], std::size_t n) {
+    return pair[0] == n && pair[1] == n;
+  };
+  if (!shape.mean && are(shape.kernel, 2) && are(shape.stride, 2) && are(shape.padding, 0) &&
+      are(shape.dilation, 1) && from.strides[2] == lanes_ && to.strides[2] == lanes_ &&
+      to.dims[1] * 2 <= from.dims[1] && to.dims[2] * 2 <= from.dims[2]) {
+    step([=](float* const* b, std::size_t share) {
+      const std::size_t channels = to.dims[0];
+      for (std::size_t c = channels * share / threads_; c < channels * (share + 1) / threads_; ++c) {
+        const float* in = b[from.buffer] + from.offset + c * from.strides[0];
+        float* out = b[to.buffer] + to.offset + c * to.strides[0];
+        for (std::size_t y = 0; y < to.dims[1]; ++y) {
+          const float* top = in + 2 * y * from.strides[1];
+          kernels_.halve(top, top + from.strides[1], to.dims[2], lanes_, out + y * to.strides[1]);
+        }
+      }
+    });
+    return;
+  }
+  step([=](float* const* b, std::size_t share) {
+    regrow::pool(shape, b[from.buffer] + from.offset, from, b[to.buffer] + to.offset, to, lanes_,
+                 share, threads_);
+  });
+}
+
+void Program::adaptive_pool(View from, View to) {
+  check(from), check(to);
+  step([=](float* const* b, std::size_t share) {
+    regrow::adaptive_pool(b[from.buffer] + from.offset, from, b[to.buffer] + to.offset, to, lanes_,
+                          share, threads_);
+  });
+}
+
+void Program::mean(View from, std::size_t axes, View to) {
+  check(from), check(to);
+  step([=](float* const* b, std::size_t share) {
+    regrow::mean(b[from.buffer] + from.offset, from, axes, b[to.buffer] + to.offset, to, lanes_,
+                 share, threads_);
+  });
+}
+
+void Program::softmax(View from, View to, bool log) {
+  check(from), check(to);
+  step([=](float* const* b, std::size_t share) {
+    regrow::softmax(b[from.buffer] + from.offset, from, b[to.buffer] + to.offset, to, log, lanes_,
+                    share, threads_);
+  });
+}
+
+void Program::layer_norm(View from, std::size_t axes, float eps, std::vector<float> weight,
+                         std::vector<float> bias, View to) {
+  check(from), check(to);
+  step([=](float* const* b, std::size_t share) {
+    regrow::layer_norm(b[from.buffer] + from.offset, from, axes, eps,
+                       weight.empty() ? nullptr : weight.data(),
+                       bias.empty() ? nullptr : bias.data(), b[to.buffer] + to.offset, to, lanes_,
+                       share, threads_);
+  });
+}
+
+std::unique_ptr<Program::Context> Program::context() {
+  {
+    const std::lock_guard<std::mutex> hold(mutex_);
+    if (!idle_.empty()) {
+      std::unique_ptr<Context> found = std::move(idle_.back());
+      idle_.pop_back();
+      return found;
+    }
+  }
+  auto made = std::make_unique<Context>();
+  for (std::size_t i = 0; i < sizes_.size(); ++i) {
+    if (constant_[i]) {
+      made->buffers.push_back(values_[i].data());
+      continue;
+    }
+    const std::size_t floats = sizes_[i] + 2 * kSlack + 16;
+    made->owned.push_back(std::make_unique<float[]>(floats));
+    // Runs of the first pixels read a little before them; cache lines begin where channels do.
+    auto at = reinterpret_cast<std::uintptr_t>(made->owned.back().get() + kSlack);
+    at = (at + 63) / 64 * 64;
+    made->buffers.push_back(reinterpret_cast<float*>(at));
+  }
+  made->team = std::make_unique<Team>(threads_);
+  return made;
+}
+
+void Program::give_back(std::unique_ptr<Context> context) {
+  const std::lock_guard<std::mutex> hold(mutex_);
+  idle_.push_back(std::move(context));
+}
+
+namespace {
+
+// Between images one behind the other and images side by side, entry by entry in C order.
+template <typename Move>
+void each_entry(const View& view, float* buffer, Move move) {
+  std::vector<std::size_t> place(view.dims.size(), 0);
+  const std::size_t entries = view.entries();
+  std::size_t at = view.offset;
+  for (std::size_t index = 0; index < entries; ++index) {
+    move(index, buffer + at);
+    for (std::size_t i = view.dims.size(); i-- > 0;) {
+      at += view.strides[i];
+      if (++place[i] < view.dims[i]) break;
+      at -= view.strides[i] * view.dims[i];
+      place[i] = 0;
+    }
+  }
+}
+
+}  // namespace
+
+void Program::run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
+                  std::size_t images) {
+  if (inputs.size() != inputs_.size() || outputs.size() != outputs_.size() || images == 0 ||
+      images > lanes_) {
+    throw std::invalid_argument("other inputs, outputs or images than the program was made for");
+  }
+  std::unique_ptr<Context> mine = context();
+  float* const* buffers = mine->buffers.data();
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const std::size_t entries = inputs_[i].entries();
+    each_entry(inputs_[i], buffers[inputs_[i].buffer], [&](std::size_t index, float* to) {
+      for (std::size_t l = 0; l < lanes_; ++l) {
+        to[l] = l < images ? inputs[i][l * entries + index] : 0.0f;
+      }
+    });
+  }
+  mine->team->run([&](std::size_t member) {
+    for (const Step& step : steps_) {
+      step(buffers, member);
+      mine->team->meet();
+    }
+  });
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const std::size_t entries = outputs_[i].entries();
+    each_entry(outputs_[i], buffers[outputs_[i].buffer], [&](std::size_t index, const float* from) {
+      for (std::size_t l = 0; l < images; ++l) outputs[i][l * entries + index] = from[l];
+    });
+  }
+  give_back(std::move(mine));
+}
+
+std::vector<double> Program::profile(std::size_t repeats) {
+  using Clock = std::chrono::steady_clock;
+  std::unique_ptr<Context> mine = context();
+  float* const* buffers = mine->buffers.data();
+  std::vector<double> least(steps_.size(), std::numeric_limits<double>::infinity());
+  for (std::size_t repeat = 0; repeat < repeats; ++repeat) {
+    mine->team->run([&](std::size_t member) {
+      for (std::size_t i = 0; i < steps_.size(); ++i) {
+        const Clock::time_point start = Clock::now();
+        steps_[i](buffers, member);
+        mine->team->meet();
+        if (member != 0) continue;
+        const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+        least[i] = std::min(least[i], seconds);
+      }
+    });
+  }
+  give_back(std::move(mine));
+  return least;
+}
+
+std::size_t Program::bytes() const {
+  std::size_t floats = 0;
+  for (const std::size_t size : sizes_) floats += size;
+  std::size_t total = floats * sizeof(float);
+  for (const auto& conv : convs_) total += conv->bytes();
+  return total;
+}
+
+}  // namespace regrow

@@ -1,0 +1,82 @@
+// A network prepared for so many images at once and so many threads: a list of steps over buffers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "conv.hpp"
+#include "team.hpp"
+#include "view.hpp"
+
+namespace regrow {
+
+class Program {
+ public:
+  Program(std::size_t lanes, std::size_t threads, const std::string& isa);
+
+  std::size_t lanes() const { return lanes_; }
+
+  // A buffer of so many floats, zero at first; steps refer to it by the number given back.
+  std::size_t buffer(std::size_t floats);
+  std::size_t constant(std::vector<float> values);
+
+  void conv(const ConvWeights& weights, const Geometry& in, std::size_t from, const Geometry& out,
+            std::size_t to, std::ptrdiff_t residual, float low, float high);
+  void copy(View from, View to);
+  void unary(Unary op, float p, float q, View from, View to);
+  void binary(Binary op, View a, View b, View to, float low, float high);
+  void pool(PoolShape shape, View from, View to);
+  void adaptive_pool(View from, View to);
+  void mean(View from, std::size_t axes, View to);
+  void softmax(View from, View to, bool log);
+  void layer_norm(View from, std::size_t axes, float eps, std::vector<float> weight,
+                  std::vector<float> bias, View to);
+  void input(View to) { inputs_.push_back(std::move(to)); }
+  void output(View from) { outputs_.push_back(std::move(from)); }
+
+  // Inputs and outputs of `images` <= lanes images in C order; any number of callers at once.
+  void run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
+           std::size_t images);
+
+  // Seconds of each step, the least of `repeats` runs over whatever the buffers hold.
+  std::vector<double> profile(std::size_t repeats);
+
+  std::vector<double> useful() const { return useful_; }  // multiply-adds by step, for one image
+  std::size_t bytes() const;                              // of buffers of one caller, and of weights
+
+  const std::vector<View>& inputs() const { return inputs_; }
+  const std::vector<View>& outputs() const { return outputs_; }
+
+ private:
+  struct Context {
+    std::vector<std::unique_ptr<float[]>> owned;
+    std::vector<float*> buffers;
+    std::unique_ptr<Team> team;
+  };
+  using Step = std::function<void(float* const* buffers, std::size_t share)>;
+
+  void step(Step step, double useful = 0);
+  std::unique_ptr<Context> context();
+  void give_back(std::unique_ptr<Context> context);
+  std::size_t lanes_of(const View& view) const { return constant_[view.buffer] ? 1 : lanes_; }
+  void check(const View& view) const;
+
+  const std::size_t lanes_, threads_;
+  const Kernels& kernels_;
+  std::vector<std::size_t> sizes_;
+  std::vector<std::vector<float>> values_;  // of constants
+  std::vector<bool> constant_;
+  std::vector<std::shared_ptr<const Conv>> convs_;
+  std::vector<Step> steps_;
+  std::vector<double> useful_;
+  std::vector<View> inputs_, outputs_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Context>> idle_;
+};
+
+}  // namespace regrow

@@ -1,0 +1,74 @@
+// A register of floats. The including file defines REGROW_WIDTH, how many floats it has room for.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace regrow {
+
+namespace {  // Each instruction set has its own.
+
+constexpr std::size_t kVec = REGROW_WIDTH;
+
+#if defined(__GNUC__) || defined(__clang__)
+
+typedef float Vec __attribute__((vector_size(4 * REGROW_WIDTH)));
+typedef float VecUnaligned __attribute__((vector_size(4 * REGROW_WIDTH), aligned(4), may_alias));
+
+#define REGROW_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define REGROW_UNROLL _Pragma("unroll")
+#else
+// Sums stay in registers only where every loop over them is unrolled.
+#define REGROW_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+REGROW_INLINE Vec load(const float* from) {
+  return *reinterpret_cast<const VecUnaligned*>(from);
+}
+REGROW_INLINE void store(float* to, Vec v) { *reinterpret_cast<VecUnaligned*>(to) = v; }
+REGROW_INLINE Vec all(float x) { return Vec{} + x; }
+// NaN stays NaN.
+REGROW_INLINE Vec at_least(Vec v, float low) { return v < low ? all(low) : v; }
+REGROW_INLINE Vec at_most(Vec v, float high) { return v > high ? all(high) : v; }
+// Zero where the mask's bits are, whatever stood there.
+typedef std::int32_t VecBits __attribute__((vector_size(4 * REGROW_WIDTH)));
+REGROW_INLINE Vec masked(Vec v, const float* mask) {
+  return (Vec)((VecBits)v & (VecBits)load(mask));
+}
+
+#else
+
+#define REGROW_INLINE inline
+#define REGROW_UNROLL
+
+struct Vec {
+  float lane[kVec];
+};
+
+#define REGROW_LANES(expression)                       \
+  Vec r;                                               \
+  for (std::size_t i = 0; i < kVec; ++i) r.lane[i] = (expression); \
+  return r
+
+inline Vec load(const float* from) { REGROW_LANES(from[i]); }
+inline void store(float* to, Vec v) { std::memcpy(to, v.lane, sizeof v.lane); }
+inline Vec all(float x) { REGROW_LANES(x); }
+inline Vec operator+(Vec a, Vec b) { REGROW_LANES(a.lane[i] + b.lane[i]); }
+inline Vec operator*(Vec a, Vec b) { REGROW_LANES(a.lane[i] * b.lane[i]); }
+inline Vec operator*(float x, Vec b) { REGROW_LANES(x * b.lane[i]); }
+inline Vec& operator+=(Vec& a, Vec b) { return a = a + b; }
+inline Vec at_least(Vec v, float low) { REGROW_LANES(v.lane[i] < low ? low : v.lane[i]); }
+inline Vec at_most(Vec v, float high) { REGROW_LANES(v.lane[i] > high ? high : v.lane[i]); }
+inline Vec masked(Vec v, const float* mask) {
+  std::uint32_t bits;
+  REGROW_LANES((std::memcpy(&bits, mask + i, 4), bits ? v.lane[i] : 0.0f));
+}
+
+#undef REGROW_LANES
+
+#endif
+
+}  // namespace
+}  // namespace regrow

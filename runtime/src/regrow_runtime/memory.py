@@ -1,0 +1,141 @@
+"""Where values lie: padded planes that convolutions can run over, and their reuse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from regrow_runtime import _native
+from regrow_runtime.fold import Shapes, Step, Weighted
+
+Size = tuple[int, int]
+Planes = tuple[int, int, int]
+
+
+def planes(shape: Sequence[int]) -> Planes:
+    """Channels, rows and columns of a value of any number of axes."""
+    if len(shape) <= 1:
+        return (math.prod(shape), 1, 1)
+    return (shape[0], math.prod(shape[1:-1]), shape[-1])
+
+
+def conv_planes(step: Weighted, shapes: Shapes) -> tuple[Planes, Planes]:
+    """What a convolution reads and writes; the columns of a linear layer are its positions."""
+    before, after = shapes[step.input], shapes[step.output]
+    if step.linear:
+        positions = math.prod(before[:-1])
+        return (before[-1], 1, positions), (after[-1], 1, positions)
+    return planes(before), planes(after)
+
+
+def paddings(steps: Iterable[Step], shapes: Shapes) -> dict[Size, Size]:
+    """Rows above and below and columns at the side that the planes of each size need.
+
+    All values of one size share them, so that the runs of pixels of a convolution mean the same in
+    its input and its output.
+    """
+    found: dict[Size, Size] = {}
+
+    def demand(size: Size, rows: int, columns: int) -> None:
+        old = found.get(size, (0, 0))
+        found[size] = (max(old[0], rows), max(old[1], columns))
+
+    for step in steps:
+        if not isinstance(step, Weighted):
+            continue
+        (_, *before), (_, *after) = conv_planes(step, shapes)
+        reach = (step.weight.shape[3] - 1) * step.dilation[1]
+        if step.stride == (1, 1) and before == after:
+            columns = max(step.padding[1], reach - step.padding[1])
+            demand((before[0], before[1]), step.padding[0], columns)
+        else:
+            demand((after[0], after[1]), 0, reach // step.stride[1])
+    return found
+
+
+@dataclass
+class Memory:
+    """Gives values their buffers in a program, and takes them back when nobody reads them more.
+
+    Attributes:
+        program: that holds the buffers.
+        lanes: images side by side.
+        padding: by size of plane.
+    """
+
+    program: _native.Program
+    lanes: int
+    padding: Mapping[Size, Size]
+    _free: dict[Size, list[tuple[int, int]]] = field(default_factory=dict)
+    _channels: dict[int, int] = field(default_factory=dict)
+
+    def geometry(self, plane: Planes) -> _native.Geometry:
+        channels, rows, columns = plane
+        padding = self.padding.get((rows, columns), (0, 0))
+        return _native.Geometry(channels, (rows, columns), padding, self.lanes)
+
+    def take(self, plane: Planes) -> int:
+        """A buffer for a plane; one that was used before has only ever held planes of this size,
+        so that its padding is still zero."""
+        free = self._free.setdefault(plane[1:], [])
+        fitting = sorted(each for each in free if each[0] >= plane[0])
+        if fitting:
+            free.remove(fitting[0])
+            return fitting[0][1]
+        buffer: int = self.program.buffer(self.geometry(plane).size)
+        self._channels[buffer] = plane[0]
+        return buffer
+
+    def give(self, plane: Planes, buffer: int) -> None:
+        """A buffer is free again."""
+        self._free[plane[1:]].append((self._channels[buffer], buffer))
+
+    def view(self, shape: Sequence[int], buffer: int) -> Strided:
+        """A value's entries in its buffer."""
+        plane = planes(shape)
+        geometry = self.geometry(plane)
+        strides: list[int] = []
+        if len(shape) == 1:
+            strides = [geometry.plane]
+        elif len(shape) > 1:
+            step = geometry.row
+            middle: list[int] = []
+            for dim in reversed(shape[1:-1]):
+                middle.insert(0, step)
+                step *= dim
+            strides = [geometry.plane, *middle, self.lanes]
+        return Strided(buffer, geometry.first, tuple(shape), tuple(strides))
+
+
+@dataclass(frozen=True)
+class Strided:
+    """Entries of a buffer: shape without the batch, offset and strides in floats."""
+
+    buffer: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def native(self) -> _native.View:
+        return _native.View(self.buffer, self.offset, self.shape, self.strides)
+
+    def permuted(self, axes: Sequence[int]) -> Strided:
+        """Axes in another order; `axes` count from 0, without the batch."""
+        shape = tuple(self.shape[axis] for axis in axes)
+        return Strided(self.buffer, self.offset, shape, tuple(self.strides[axis] for axis in axes))
+
+    def sliced(self, axis: int, start: int, step: int, length: int) -> Strided:
+        """Every `step`-th entry of an axis from `start` on."""
+        shape, strides = list(self.shape), list(self.strides)
+        offset = self.offset + start * strides[axis]
+        shape[axis], strides[axis] = length, strides[axis] * step
+        return Strided(self.buffer, offset, tuple(shape), tuple(strides))
+
+    def broadcast(self, shape: Sequence[int]) -> Strided:
+        """As NumPy does it, axes aligned at the end."""
+        missing = len(shape) - len(self.shape)
+        strides = [0] * missing
+        for mine, wanted, stride in zip(self.shape, shape[missing:], self.strides, strict=True):
+            strides.append(stride if mine == wanted else 0)
+        return Strided(self.buffer, self.offset, tuple(shape), tuple(strides))

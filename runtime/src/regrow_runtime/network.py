@@ -1,0 +1,175 @@
+"""A packed network that can be called."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from regrow_runtime import _native
+from regrow_runtime.check_graph import check_graph
+from regrow_runtime.errors import RuntimeFileError
+from regrow_runtime.file import Contents, read
+from regrow_runtime.fold import Floats, fold
+from regrow_runtime.plan import plan
+from regrow_runtime.sections import Array
+
+LANES = 16
+"""Images that are computed side by side: as many as a vector register has room for."""
+_PROGRAMS = 4
+
+
+class Network:
+    """Computes a graph's outputs, from any thread, for batches of any size.
+
+    A batch is computed in groups of `LANES` images side by side and a last, smaller one. The first
+    batch of each group size takes longer: its program is planned then.
+
+    Attributes:
+        metadata: what the packer wrote down.
+        isa: the instruction set in use.
+    """
+
+    def __init__(self, contents: Contents, *, threads: int | None = None, isa: str | None = None):
+        """
+        Args:
+            contents: of a file, with a graph.
+            threads: that share the work of one call; by default the processors of this process.
+            isa: one of `instruction_sets()`; by default the first.
+
+        Raises:
+            RuntimeFileError: there is no graph, or no such instruction set.
+        """
+        if contents.graph is None:
+            raise RuntimeFileError(
+                "the file holds weights but no graph; pack the model with an example input."
+            )
+        self.threads = _threads() if threads is None else threads
+        if self.threads < 1:
+            raise RuntimeFileError(f"threads is at least 1; got {threads}.")
+        known = instruction_sets()
+        self.isa = known[0] if isa is None else isa
+        if self.isa not in known:
+            raise RuntimeFileError(f"this processor has no {isa!r}; it has {', '.join(known)}.")
+        self.metadata: Mapping[str, Any] = contents.metadata
+        self._graph = contents.graph
+        stored = {name: (one.values.shape, one.dtype) for name, one in contents.arrays.items()}
+        self._shapes = check_graph(contents.graph, stored)
+        used = {name for node in contents.graph.nodes for name in node.arrays.values()}
+        self._arrays = {name: _floats(contents.arrays[name]) for name in used}
+        self._steps = fold(self._graph, self._arrays, self._shapes)
+        self._programs: OrderedDict[int, _native.Program] = OrderedDict()
+        self._modules: list[str] = []
+        self._lock = threading.Lock()
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of each input, without the batch."""
+        return {name: shape for name, shape, _ in self._graph.inputs}
+
+    def __call__(self, *inputs: npt.ArrayLike) -> Any:
+        """The outputs for a batch.
+
+        Args:
+            inputs: float32 (or what NumPy makes float32 of), each (batch, ...).
+
+        Returns:
+            A float32 array (batch, ...); a tuple of them where the network has several outputs.
+
+        Raises:
+            RuntimeFileError: the inputs are of other shapes than the network's.
+        """
+        given = [np.ascontiguousarray(each, np.float32) for each in inputs]
+        batch = self._batch(given)
+        outputs = [
+            np.empty((batch, *self._shapes[name]), np.float32) for name in self._graph.outputs
+        ]
+        for start in range(0, batch, LANES):
+            end = min(start + LANES, batch)
+            program = self.program(end - start)
+            program.run(
+                [each[start:end] for each in given],
+                [each[start:end] for each in outputs],
+                end - start,
+            )
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def program(self, lanes: int) -> _native.Program:
+        """The program for so many images at once; the last few that were used are kept."""
+        with self._lock:
+            if lanes not in self._programs:
+                self._programs[lanes], self._modules = plan(
+                    self._graph,
+                    self._steps,
+                    self._arrays,
+                    self._shapes,
+                    lanes,
+                    self.threads,
+                    self.isa,
+                )
+                if len(self._programs) > _PROGRAMS:
+                    self._programs.popitem(last=False)
+            self._programs.move_to_end(lanes)
+            return self._programs[lanes]
+
+    def profile(self, lanes: int = 1, repeats: int = 20) -> list[dict[str, Any]]:
+        """The time of each step: module, seconds (the least), useful multiply-adds."""
+        program = self.program(lanes)
+        seconds, useful = program.profile(repeats), program.useful
+        return [
+            {"module": module, "seconds": second, "multiply_adds": work * lanes}
+            for module, second, work in zip(self._modules, seconds, useful, strict=True)
+        ]
+
+    def _batch(self, given: list[npt.NDArray[np.float32]]) -> int:
+        wanted = self._graph.inputs
+        if len(given) != len(wanted):
+            raise RuntimeFileError(f"the network takes {len(wanted)} inputs; got {len(given)}.")
+        for array, (name, shape, _) in zip(given, wanted, strict=True):
+            if array.ndim == 0 or array.shape[1:] != shape:
+                expected = ", ".join(["batch", *map(str, shape)])
+                raise RuntimeFileError(
+                    f"input {name!r} has shape {array.shape}; the network takes ({expected})."
+                )
+        sizes = {len(array) for array in given}
+        if len(sizes) > 1:
+            raise RuntimeFileError(f"the inputs have batches of {sorted(sizes)}; give equal ones.")
+        return sizes.pop() if sizes else 0
+
+
+def load(
+    path: str | os.PathLike[str], *, threads: int | None = None, isa: str | None = None
+) -> Network:
+    """Load a packed network; nothing in a file is executed.
+
+    Raises:
+        RuntimeFileError: the file is damaged or holds no graph; see `Network`.
+    """
+    return Network(read(path), threads=threads, isa=isa)
+
+
+def instruction_sets() -> list[str]:
+    """Those that this processor has and this build knows, the fastest first."""
+    return list(_native.known_kernels())
+
+
+def _floats(array: Array) -> Floats:
+    """The float32 values that a stored array stands for."""
+    if array.scales is not None:
+        rows = array.scales.reshape(-1, *[1] * (array.values.ndim - 1))
+        return array.values.astype(np.float32) * rows
+    if array.dtype == "bfloat16":  # the upper half of a float32
+        return (array.values.astype(np.uint32) << 16).view(np.float32)
+    return array.values.astype(np.float32)
+
+
+def _threads() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1

@@ -1,0 +1,471 @@
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reference
+from file_example import example, snapshot
+from regrow_runtime import file
+from regrow_runtime.errors import RuntimeFileError
+from regrow_runtime.file import Array, Contents, decode, encode, read, sizes, write
+from regrow_runtime.graph import Graph, Node
+from regrow_runtime.sections import DTYPES, FLOATS
+
+SPECIAL = {
+    "float32": [0, 1 << 31, 0x7F800000, 0xFF800000, 0x7FC00001, 0xFFA00000, 1, 0x007FFFFF],
+    "float16": [0, 1 << 15, 0x7C00, 0xFC00, 0x7E01, 0xFD00, 1, 0x03FF],
+    "bfloat16": [0, 1 << 15, 0x7F80, 0xFF80, 0x7FC1, 0xFFA0, 1, 0x007F],
+    "int8": [0, 1, 127, 128, 255],
+}
+
+
+@st.composite
+def arrays(draw: st.DrawFn) -> Array:
+    """Any array: any bits, mostly of few kinds, any shape, with and without mask and scales."""
+    dtype = draw(st.sampled_from(sorted(DTYPES)))
+    size = DTYPES[dtype].itemsize
+    shape = draw(
+        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6)
+        | st.sampled_from([(0,), (3, 0, 2), (9, 4, 3, 3), (2, 3, 9, 8), (40, 20), (700,)])
+    )
+    count = math.prod(shape)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    if dtype == "bool":
+        bits = rng.integers(0, 2, count, np.uint8)
+    elif draw(st.booleans()):
+        bits = np.frombuffer(rng.bytes(count * size), f"u{size}").copy()
+    else:
+        few = [0, *SPECIAL.get(dtype, [1, 2 ** (8 * size - 1), 2 ** (8 * size) - 1])]
+        bits = rng.choice(np.array(few, f"u{size}"), count)
+    keep = None
+    if draw(st.booleans()):
+        keep = rng.random(count) < draw(st.sampled_from([0.0, 0.1, 0.9, 1.0]))
+        if count and draw(st.booleans()):
+            keep[:] = np.arange(count) == rng.integers(count)
+    if draw(st.booleans()):
+        bits[rng.random(count) < 0.8] = 0
+    if keep is not None:
+        bits[~keep] = 0
+        keep = keep.reshape(shape)
+    scales, origin = None, dtype
+    if dtype == "int8" and shape and draw(st.booleans()):
+        scales = rng.normal(size=shape[0]).astype(np.float32)
+        origin = draw(st.sampled_from(FLOATS))
+    elif dtype in FLOATS:
+        origin = draw(st.sampled_from(FLOATS))
+    return Array(bits.view(DTYPES[dtype]).reshape(shape), dtype, keep, scales, origin)
+
+
+@given(st.lists(arrays(), min_size=1, max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_any_arrays_come_back_to_the_bit(given_arrays: list[Array]) -> None:
+    contents = Contents({f"n{i}": array for i, array in enumerate(given_arrays)})
+    data = encode(contents)
+    before, back = snapshot(contents)["arrays"], snapshot(decode(data))["arrays"]
+    assert back == reference.read(data)["arrays"]
+    assert set(back) == set(before)
+    for name, array in contents.arrays.items():
+        if array.keep is None and back[name]["keep"] is not None:
+            bits = np.ascontiguousarray(array.values).view(f"u{array.values.itemsize}")
+            assert back[name]["keep"] == (bits != 0).tobytes()
+            before[name]["keep"] = back[name]["keep"]
+    assert back == before
+    assert encode(decode(data)) == data
+    # Nothing takes more than its raw form.
+    raw = sum(
+        array.values.nbytes
+        + (0 if array.keep is None else -(-array.values.size // 8))
+        + (0 if array.scales is None else array.scales.nbytes)
+        for array in given_arrays
+    )
+    _, bodies = reference.split(data)
+    assert sum(map(len, bodies)) <= raw
+
+
+def test_the_example_comes_back_and_reads_by_the_documented_layout(tmp_path: Path) -> None:
+    path = tmp_path / "m.regrow"
+    size = write(path, example())
+    data = path.read_bytes()
+    assert size == len(data) == len(encode(example()))
+    contents = read(path)
+    assert snapshot(contents) == snapshot(example())
+    plain = reference.read(data)
+    assert plain["arrays"] == snapshot(contents)["arrays"]
+    assert plain["metadata"] == contents.metadata
+    assert contents.graph is not None
+    for node, value in zip(contents.graph.nodes, plain["graph"]["nodes"], strict=True):
+        assert Node(**{**value, "inputs": tuple(value["inputs"])}) == node
+    assert contents.arrays["tied"] is contents.arrays["conv.weight"]
+    header, bodies = reference.split(data)
+    assert header["aliases"] == {"tied": "conv.weight"}
+    kinds = {
+        (entry["dtype"], "kept" in entry, len(body) == 0, len(entry["arrays"]) > 1)
+        for entry, body in zip(header["sections"], bodies, strict=True)
+    }
+    assert ("float32", False, False, True) in kinds  # the norm's vectors share one section
+    for array in contents.arrays.values():
+        assert array.values.flags.writeable
+
+
+GOLDEN = Path(__file__).parent / "golden-2.txt"
+
+
+def test_the_format_has_not_changed() -> None:
+    """The stored file still reads, and still is what is written, up to how zlib deflates."""
+    data = base64.b64decode(GOLDEN.read_bytes())
+    assert snapshot(decode(data)) == snapshot(example())
+    assert reference.split(encode(example())) == reference.split(data)
+    assert encode(example())[:16] == data[:16]
+
+
+def test_equal_contents_have_equal_bytes() -> None:
+    contents = example()
+    arrays_ = {
+        name: replace(
+            array,
+            values=array.values.copy(order="F"),
+            keep=None if array.keep is None else array.keep.copy(order="F"),
+        )
+        for name, array in reversed(contents.arrays.items())
+    }
+    metadata = dict(reversed(contents.metadata.items()))
+    assert encode(Contents(arrays_, contents.graph, metadata)) == encode(contents)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from file_example import example;"
+        "from regrow_runtime.file import encode; sys.stdout.buffer.write(encode(example()))"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", script, str(Path(__file__).parent)],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        check=True,
+    )
+    assert other.stdout == encode(contents)
+
+
+def test_without_a_mask_the_smaller_form_is_stored() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(64, 64)).astype(np.float32)
+    thin = np.where(rng.random(values.shape) < 0.1, values, 0).astype(np.float32)
+    for array, sparse in ((values, False), (thin, True), (np.zeros((64, 64), np.float32), True)):
+        back = decode(encode(Contents({"a": Array(array, "float32")}))).arrays["a"]
+        assert (back.keep is not None) == sparse
+        assert back.keep is None or np.array_equal(back.keep, array != 0)
+    forms = [encode(Contents({"a": Array(thin, "float32", keep)})) for keep in (None, thin != 0)]
+    assert forms[0] == forms[1]
+    whole = encode(Contents({"a": Array(thin, "float32", np.ones(thin.shape, bool))}))
+    assert len(forms[0]) < 0.3 * len(whole)
+    few = Array(np.array([0.0, 1.0, 0.0], np.float32), "float32")
+    assert decode(encode(Contents({"a": few}))).arrays["a"].keep is None
+
+
+def test_equal_arrays_are_stored_once_and_others_are_not() -> None:
+    ones = np.ones((3, 4), np.float32)
+    variants = [
+        Array(ones, "float32"),
+        Array(ones.reshape(4, 3), "float32"),
+        Array(ones, "float32", np.ones((3, 4), bool)),
+        Array(ones, "float32", origin="float64"),
+        Array(-ones, "float32"),
+        Array(ones.view(np.int32), "int32", origin="int32"),
+        Array(ones.astype(np.int8), "int8", scales=np.ones(3, np.float32)),
+        Array(ones.astype(np.int8), "int8", scales=-np.ones(3, np.float32)),
+    ]
+    names = {f"{copy}{i}": each for i, each in enumerate(variants) for copy in "ab"}
+    data = encode(Contents(names))
+    header, _ = reference.split(data)
+    assert header["aliases"] == {f"b{i}": f"a{i}" for i in range(len(variants))}
+    assert snapshot(decode(data))["arrays"] == snapshot(Contents(names))["arrays"]
+
+
+def test_sizes_of_a_file_and_of_what_would_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "m.regrow"
+    write(path, example())
+    found = {one["name"]: one for one in sizes(path)}
+    assert list(found.values()) == sizes(example())
+    assert set(found) == set(example().arrays) - {"tied"}
+    conv = found["conv.weight"]
+    keep = example().arrays["conv.weight"].keep
+    assert keep is not None
+    assert (conv["weights"], conv["kept"]) == (keep.size, keep.sum())
+    exact = math.log2(math.comb(keep.size, int(keep.sum())))
+    assert conv["position_bits_bound"] == pytest.approx(exact, rel=1e-9)
+    assert found["norm.steps"]["position_bits_bound"] == 0
+    header, _ = reference.split(path.read_bytes())
+    for stream in ("position", "value", "scale"):
+        stored = 8 * sum(entry.get(f"{stream}s", 0) for entry in header["sections"])
+        assert sum(one[f"{stream}_bits"] for one in found.values()) == pytest.approx(stored)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RuntimeFileError, match=r"m\.regrow cannot be used"):
+        sizes(path)
+
+
+def test_what_entries_mean_as_floats() -> None:
+    signal = np.array([0x7C01], np.uint16).view(np.float16)
+    with np.errstate(all="raise"):
+        assert np.isnan(Array(signal, "float16").floats()).all()
+        brain = Array(np.array([0x3FC0, 0xFF80], np.uint16), "bfloat16").floats()
+    assert brain.tolist() == [1.5, -math.inf]
+    rows = np.array([[[1, -2]], [[3, 127]]], np.int8)
+    scaled = Array(rows, "int8", scales=np.array([0.5, 2], np.float32)).floats()
+    assert scaled.dtype == np.float32
+    assert scaled.tolist() == [[[0.5, -1.0]], [[6.0, 254.0]]]
+    same = np.arange(3, dtype=np.float32)
+    assert Array(same, "float32").floats() is same
+
+
+def test_a_refused_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.regrow"
+    write(path, example())
+    before = path.read_bytes()
+    link = tmp_path / "link.regrow"
+    link.symlink_to(path.name)
+    write(link, Contents({}))
+    assert link.is_symlink()
+    assert path.read_bytes() == encode(Contents({}))
+    path.write_bytes(before)
+    with pytest.raises(RuntimeFileError, match="index 1"):
+        write(path, Contents({"a": Array(np.ones(2, np.float32), "float32", np.arange(2) < 1)}))
+    with pytest.raises(RuntimeFileError, match=r"none/m\.regrow cannot be written: No such"):
+        write(tmp_path / "none" / "m.regrow", example())
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(RuntimeFileError, match=r"m\.regrow cannot be written: No space left"):
+        write(path, Contents({}))
+    assert path.read_bytes() == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link.regrow", "m.regrow"]
+
+
+ONE = np.ones(2, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (Array(ONE, "complex64"), "no dtype 'complex64'"),
+        (Array(ONE, "float16"), "float32 values are not float16"),
+        (Array(ONE.astype(">f4"), "float32"), ">f4 values are not float32"),
+        (Array(ONE, "float32", origin="int8"), "cannot come from int8"),
+        (Array(ONE, "float32", origin="float8"), "cannot come from float8"),
+        (Array(ONE.astype(np.int64), "int64"), "int64 values cannot come from float32"),
+        (Array(ONE.astype(np.int8), "int8"), "int8 values cannot come from float32"),
+        (Array(ONE, "float32", np.ones(2)), "keep mask is float64"),  # type: ignore[arg-type]
+        (Array(ONE, "float32", np.ones(3, bool)), r"shape \(3,\), the values have \(2,\)"),
+        (Array(-0 * -ONE, "float32", np.arange(2) < 1), "1 removed entries .* index 1"),
+        (Array(ONE, "float32", scales=ONE), "scales are float32, of int8"),
+        (Array(ONE.astype(np.int8), "int8", scales=ONE.astype(float)), "float64 scales"),  # type: ignore[arg-type]
+        (Array(ONE.astype(np.int8), "int8", scales=ONE[:1]), "each row along axis 0"),
+        (Array(np.array(1, np.int8), "int8", scales=ONE), "each row along axis 0"),
+        (Array(ONE.astype(np.int8), "int8", scales=ONE, origin="int8"), "cannot come from int8"),
+        (Array(np.array([2], np.uint8).view(bool), "bool", origin="bool"), "neither 0 nor 1"),
+        (Array(np.zeros((1,) * 33, np.float32), "float32"), "no short list"),
+    ],
+    ids=itertools.count(),
+)
+def test_arrays_that_cannot_be_written(array: Array, reason: str) -> None:
+    with pytest.raises(RuntimeFileError, match=reason) as caught:
+        encode(Contents({"the.name": array}))
+    assert "the.name" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"a": (1, 2)}, "a tuple"),
+        ({"a": math.nan}, "JSON"),
+        ({"a": {1: 2}}, "key 1"),
+        ({"a": "\ud800"}, "JSON"),
+        ({"a": np.float32(1)}, "a float32"),
+        ({"a": 2**63}, "more than 64 bits"),
+        ({"a": "x" * 2**22}, "more than 4,194,304 bytes"),
+        ([], "not a dict"),
+    ],
+    ids=itertools.count(),
+)
+def test_metadata_that_cannot_be_written(metadata: Any, reason: str) -> None:
+    with pytest.raises(RuntimeFileError, match=reason):
+        encode(Contents({}, None, metadata))
+    nested: list[Any] = []
+    nested.append(nested)
+    with pytest.raises(RuntimeFileError, match="deeper than 32"):
+        encode(Contents({}, None, {"a": nested}))
+
+
+def test_names_and_graphs_that_cannot_be_written() -> None:
+    with pytest.raises(RuntimeFileError, match="names and shapes"):
+        encode(Contents({"": Array(ONE, "float32")}))
+    inputs = (("x", (2,), "float32"),)
+    for node, reason in (
+        (Node("relu", ("y",), "z"), "node 0 .*'y'"),
+        (Node("clamp", ("x",), "z", {}, {"low": math.inf, "high": None}), "JSON"),
+        (Node("clamp", ("x",), "z", {}, {"low": np.float32(1), "high": None}), "JSON"),
+        (Node("add_array", ("x",), "z", {"weight": "w"}), "'w' is not stored"),
+    ):
+        with pytest.raises(RuntimeFileError, match=reason):
+            encode(Contents({"a": Array(ONE, "float32")}, Graph(inputs, ("z",), (node,))))
+
+
+def sparse_network() -> Contents:
+    """The arrays of a VGG16 for small images, of which 3.6 % are kept."""
+    rng = np.random.default_rng(0)
+    widths = [3, 64, 64, 128, 128, 256, 256, 256, *[512] * 6]
+    stored = {}
+    for i, (before, after) in enumerate(itertools.pairwise(widths)):
+        shape = (after, before, 3, 3)
+        keep = rng.random(shape) < 0.036
+        weight = np.zeros(shape, np.float32)
+        weight[keep] = rng.laplace(0, 0.02, int(keep.sum()))
+        stored[f"{i}.weight"] = Array(weight, "float32", keep)
+        for role in ("weight", "bias", "mean", "var"):
+            values = rng.normal(size=after).astype(np.float32)
+            stored[f"{i}.norm.{role}"] = Array(values, "float32")
+    return Contents(stored)
+
+
+def test_a_network_is_near_the_bound_and_loads_fast() -> None:
+    contents = sparse_network()
+    data = encode(contents)
+    found = sizes(contents)
+    positions = sum(one["position_bits"] for one in found)
+    bound = sum(one["position_bits_bound"] for one in found)
+    assert bound < positions < 1.01 * bound
+    kept = sum(one["kept"] for one in found if one["position_bits"])
+    # Raw, a kept float32 takes 32 bits; sign, exponent and leading bits are not uniform.
+    assert sum(one["value_bits"] for one in found if one["position_bits"]) < 27 * kept
+    streams = sum(one["position_bits"] + one["value_bits"] for one in found) / 8
+    assert len(data) - streams < 4000  # header and prelude
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        back = decode(data)
+        seconds.append(time.process_time() - start)
+    assert snapshot(back) == snapshot(contents)
+    assert min(seconds) < 1  # 0.2 s on an idle core
+
+
+def test_reading_takes_at_most_twice_the_memory_that_is_declared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    count = 2**20
+    values = rng.normal(size=count).astype(np.float32)
+    bits = rng.integers(0, 2**32, count, np.uint32)
+    thin = rng.random(count) < 0.5
+    shapes = {"flat": (count,), "flat rows": (8, count // 8), "kernels": (2**8, 2**8, 4, 4)}
+    cases = {
+        "coded": Array(values, "float32"),
+        "raw": Array(bits.view(np.float32), "float32"),
+        "raw integers": Array(bits.view(np.int32), "int32", origin="int32"),
+    }
+    for name, shape in shapes.items():
+        keep = thin.reshape(shape)
+        cases[f"masked {name}"] = Array(np.where(keep, values.reshape(shape), 0), "float32", keep)
+        small = np.where(keep, bits.reshape(shape) & 63, 0).astype(np.int8)
+        ones = np.ones(shape[0], np.float32)
+        cases[f"int8 {name}"] = Array(small, "int8", keep, ones)
+    for name, array in cases.items():
+        path = tmp_path / "m.regrow"
+        write(path, Contents({"a": array}))
+        declared = array.values.nbytes
+        for part in (array.keep, array.scales):
+            declared += 0 if part is None else part.nbytes
+        tracemalloc.start()
+        read(path)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2 * declared + 2**17, name
+        read(path, memory_limit=declared)
+        with pytest.raises(RuntimeFileError, match=f"unpacks to {declared:,} bytes"):
+            read(path, memory_limit=declared - 1)
+
+
+def test_a_large_claim_is_refused_before_memory_is_taken() -> None:
+    keep = np.zeros((2**10, 2**10), bool)
+    keep[0, 0] = True
+    header, bodies = reference.split(
+        encode(Contents({"a": Array(keep.astype(np.float32), "float32", keep)}))
+    )
+    header["sections"][0]["arrays"][0][1] = [2**14, 2**14, 2, 2]
+    data = reference.join(header, bodies)
+    tracemalloc.start()
+    with pytest.raises(RuntimeFileError, match=r"unpacks to 5,368,709,120 bytes.*memory_limit"):
+        decode(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_the_header_takes_few_bytes() -> None:
+    layer = {
+        "stride": [1, 1],
+        "padding": [1, 1],
+        "dilation": [1, 1],
+        "groups": 1,
+    }
+    stored, nodes, last = {}, [], "x"
+    rng = np.random.default_rng(0)
+    for i in range(13):
+        weight = rng.normal(size=(8, 8, 3, 3)).astype(np.float32)
+        stored[f"features.{i}.weight"] = Array(weight, "float32", weight != 0)
+        roles = {"weight": f"features.{i}.weight"}
+        nodes.append(Node("conv2d", (last,), f"conv2d.{i}", roles, layer, f"features.{i}"))
+        for role in ("weight", "bias", "running_mean", "running_var"):
+            stored[f"norm.{i}.{role}"] = Array(rng.normal(size=8).astype(np.float32), "float32")
+        roles = {
+            role.removeprefix("running_"): f"norm.{i}.{role}"
+            for role in ("weight", "bias", "running_mean", "running_var")
+        }
+        nodes.append(
+            Node("batch_norm", (f"conv2d.{i}",), f"b.{i}", roles, {"eps": 1e-5}, f"norm.{i}")
+        )
+        last = f"relu.{i}"
+        nodes.append(Node("relu", (f"b.{i}",), last))
+    data = encode(Contents(stored, Graph((("x", (8, 8, 8), "float32"),), (last,), tuple(nodes))))
+    header, bodies = reference.split(data)
+    assert len(json.dumps(header)) > 8000
+    assert len(data) - sum(map(len, bodies)) < 2000
+
+
+def test_other_files(tmp_path: Path) -> None:
+    other = tmp_path / "other.pt"
+    other.write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(RuntimeFileError, match=r"other\.pt is not a packed file"):
+        read(other)
+    with pytest.raises(RuntimeFileError, match="is not a file"):
+        read(tmp_path)
+    with pytest.raises(RuntimeFileError, match=r"missing\.regrow cannot be read: No such file"):
+        read(tmp_path / "missing.regrow")
+    with pytest.raises(RuntimeFileError, match=r"newer regrow.*upgrade regrow-runtime"):
+        decode(reference.join({}, [], version=3))
+    with pytest.raises(RuntimeFileError, match=r"format 1.*read it with regrow"):
+        decode(reference.join({}, [], version=1))
+    with pytest.raises(RuntimeFileError, match="format 0 does not exist"):
+        decode(reference.join({}, [], version=0))
+    with pytest.raises(RuntimeFileError, match="unknown flags 0x1"):
+        decode(reference.join({}, [], flags=1))
+
+
+def test_nothing_here_needs_torch_or_pickle() -> None:
+    for name in ("file", "header", "sections", "check_graph", "operations"):
+        source = (Path(file.__file__).parent / f"{name}.py").read_text()
+        assert "import torch" not in source
+        assert "import pickle" not in source

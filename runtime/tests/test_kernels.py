@@ -1,0 +1,173 @@
+"""Convolutions and linear layers on every instruction set against float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import oracle
+from regrow_runtime.file import Array, Contents
+from regrow_runtime.graph import Graph, Node
+from regrow_runtime.network import Network, instruction_sets
+
+ISAS = instruction_sets()
+
+
+def network(
+    nodes: list[Node],
+    arrays: dict[str, np.ndarray],
+    shape: tuple[int, ...],
+    isa: str = ISAS[0],
+    threads: int = 1,
+) -> Network:
+    graph = Graph((("x", shape, "float32"),), (nodes[-1].output,), tuple(nodes))
+    stored = {name: Array(array.astype(np.float32), "float32") for name, array in arrays.items()}
+    return Network(Contents(stored, graph, {}), threads=threads, isa=isa)
+
+
+def close(found: np.ndarray, expected: np.ndarray, terms: int) -> None:
+    """Sums of so many products of numbers about 1 lie within rounding of float64's."""
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=3e-6 * np.sqrt(terms) + 1e-6, rtol=1e-5)
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> dict:
+    pairs = st.tuples
+    kernel = draw(pairs(st.integers(1, 7), st.integers(1, 7)))
+    stride = draw(pairs(st.integers(1, 3), st.integers(1, 3)))
+    dilation = draw(pairs(st.integers(1, 2), st.integers(1, 2)))
+    padding = draw(pairs(st.integers(0, 4), st.integers(0, 4)))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    least = [max(1, r - 2 * p) for r, p in zip(reach, padding, strict=True)]
+    size = tuple(draw(st.integers(low, low + 18)) for low in least)
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    return {
+        "shape": (groups * draw(st.integers(1, 5)), *size),
+        "outputs": groups * draw(st.integers(1, 9)),
+        "groups": groups,
+        "kernel": kernel,
+        "stride": stride,
+        "dilation": dilation,
+        "padding": padding,
+        "density": draw(st.sampled_from([0.0, 0.05, 0.3, 0.7, 1.0])),
+        "batch": draw(st.integers(1, 19)),
+        "threads": draw(st.integers(1, 3)),
+        "isa": draw(st.sampled_from(ISAS)),
+        "seed": draw(st.integers(0, 2**16)),
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(convolutions())
+def test_convolution(case: dict) -> None:
+    rng = np.random.default_rng(case["seed"])
+    channels = case["shape"][0]
+    weight = rng.standard_normal((case["outputs"], channels // case["groups"], *case["kernel"]))
+    weight *= rng.random(weight.shape) < case["density"]
+    weight[rng.random(len(weight)) < 0.2] = 0  # channels that nothing is left of
+    bias = rng.standard_normal(len(weight))
+    x = rng.standard_normal((case["batch"], *case["shape"])).astype(np.float32)
+    weight, bias = weight.astype(np.float32), bias.astype(np.float32)
+    attributes = {name: list(case[name]) for name in ("stride", "padding", "dilation")}
+    node = Node(
+        "conv2d",
+        ("x",),
+        "y",
+        {"weight": "w", "bias": "b"},
+        {**attributes, "groups": case["groups"]},
+    )
+    net = network([node], {"w": weight, "b": bias}, case["shape"], case["isa"], case["threads"])
+    expected = oracle.conv2d(
+        x.astype(float), weight.astype(float), bias.astype(float), **attributes,
+        groups=case["groups"],
+    )  # fmt: skip
+    found = net(x)
+    close(found, expected, weight[0].size)
+    # Whatever was computed before, and in whatever company, an image has one result.
+    np.testing.assert_array_equal(net(x), found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 70),
+    st.integers(1, 40),
+    st.lists(st.integers(1, 5), max_size=2),
+    st.sampled_from([0.0, 0.1, 0.6, 1.0]),
+    st.integers(1, 20),
+    st.sampled_from(ISAS),
+    st.integers(0, 2**16),
+)
+def test_linear(
+    inputs: int, outputs: int, more: list[int], density: float, batch: int, isa: str, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((outputs, inputs)).astype(np.float32)
+    weight *= rng.random(weight.shape) < density
+    bias = rng.standard_normal(outputs).astype(np.float32)
+    x = rng.standard_normal((batch, *more, inputs)).astype(np.float32)
+    node = Node("linear", ("x",), "y", {"weight": "w", "bias": "b"})
+    net = network([node], {"w": weight, "b": bias}, (*more, inputs), isa, 2)
+    close(net(x), x.astype(float) @ weight.astype(float).T + bias, inputs)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_norm_sum_and_clamp_go_into_the_convolution(isa: str) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "w": rng.standard_normal((6, 6, 3, 3)) * (rng.random((6, 6, 3, 3)) < 0.2),
+        "mean": rng.standard_normal(6),
+        "var": rng.random(6) + 0.5,
+        "gamma": rng.standard_normal(6),
+        "beta": rng.standard_normal(6),
+    }
+    same = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
+    nodes = [
+        Node("conv2d", ("x",), "a", {"weight": "w"}, same),
+        Node(
+            "batch_norm",
+            ("a",),
+            "b",
+            {"mean": "mean", "var": "var", "weight": "gamma", "bias": "beta"},
+            {"eps": 1e-5},
+        ),
+        Node("add", ("b", "x"), "c"),
+        Node("relu6", ("c",), "d"),
+    ]
+    net = network(nodes, arrays, (6, 9, 7), isa)
+    assert len(net.profile(1, 1)) == 1  # a single step
+    x = 3 * rng.standard_normal((4, 6, 9, 7)).astype(np.float32)
+    a = oracle.conv2d(
+        x.astype(float), arrays["w"].astype(np.float32).astype(float), np.zeros(6), (1, 1), (1, 1),
+        (1, 1), 1,
+    )  # fmt: skip
+    b = (a - arrays["mean"][:, None, None]) / np.sqrt(arrays["var"] + 1e-5)[:, None, None]
+    b = b * arrays["gamma"][:, None, None] + arrays["beta"][:, None, None]
+    close(net(x), np.clip(b + x, 0, 6), 54)
+
+
+def test_what_is_not_finite_stays_where_it_is() -> None:
+    weight = np.zeros((1, 1, 3, 3))
+    weight[0, 0, 1, 1] = 1
+    attributes = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
+    node = Node("conv2d", ("x",), "y", {"weight": "w"}, attributes)
+    net = network([node, Node("relu", ("y",), "z")], {"w": weight}, (1, 5, 6))
+    x = np.ones((3, 1, 5, 6), np.float32)
+    x[1, 0, 2, 5], x[1, 0, 4, 0] = np.nan, np.inf
+    np.testing.assert_array_equal(net(x), x)
+    ones = np.ones_like(x)
+    np.testing.assert_array_equal(net(ones), ones)
+
+
+def test_threads_and_company_change_nothing() -> None:
+    rng = np.random.default_rng(1)
+    weight = rng.standard_normal((33, 17, 3, 3)) * (rng.random((33, 17, 3, 3)) < 0.3)
+    attributes = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
+    node = Node("conv2d", ("x",), "y", {"weight": "w"}, attributes)
+    x = rng.standard_normal((16, 17, 12, 12)).astype(np.float32)
+    found = [network([node], {"w": weight}, (17, 12, 12), threads=n)(x) for n in (1, 2, 5)]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
