@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from sklearn.datasets import load_digits
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -39,3 +41,20 @@ def test_own_loop_marks_every_added_line() -> None:
     ]
     assert [line[-1] for line in calls] == ["2", "1", "3"]
     assert all("# <-" in line for line in calls)
+
+
+def test_classify_without_torch(tmp_path: Path) -> None:
+    pytest.importorskip("regrow_runtime", reason="the runtime is not installed")
+    from regrow.bench.models import digits_cnn
+    from regrow.export.deploy import pack
+
+    network = digits_cnn().eval()
+    pack(network, tmp_path / "m.regrow", torch.zeros(1, 1, 8, 8))
+    program = [sys.executable, str(EXAMPLES / "classify.py"), str(tmp_path / "m.regrow")]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    told = float(done.stdout.split()[0])
+    digits = load_digits()
+    with torch.no_grad():
+        scores = network(torch.from_numpy(digits.images[:, None] / 16).float())
+    expected = float((scores.argmax(1).numpy() == digits.target).mean())
+    assert told == pytest.approx(expected, abs=2e-3)  # untrained scores are nearly equal

@@ -1,0 +1,165 @@
+"""The deploy file from torch's side: what is stored, what it computes, what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regrow.bench.models import digits_cnn, resnet20
+from regrow.core.errors import RegrowError
+from regrow.engine.prune import prune
+from regrow.export.deploy import Packing, pack
+from regrow.export.quantise import input_energy, quantise
+
+regrow_runtime = pytest.importorskip("regrow_runtime", reason="the runtime is not installed")
+
+
+def trained(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Weights and norms as after training, with random zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, mean in ((module.weight, 1), (module.bias, 0), (module.running_mean, 0)):
+                tensor.data.normal_(mean, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    prune(model, 0.9)
+    return model.eval()
+
+
+def images(count: int, channels: int = 1, size: int = 8) -> Tensor:
+    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return trained(digits_cnn())
+
+
+@pytest.mark.parametrize("values", ["fp32", "fp16", "bf16", "int8"])
+def test_the_runtime_computes_what_torch_computes(
+    model: nn.Module, values: Any, tmp_path: Path
+) -> None:
+    x = images(5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    packing = pack(model, tmp_path / "m.regrow", x, values=values)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    found = regrow_runtime.load(tmp_path / "m.regrow")(x.numpy())
+    with torch.no_grad():
+        expected = model(x).numpy()
+    scale = np.abs(expected).max()
+    loose = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 2e-2, "int8": 3e-2}[values]
+    assert np.abs(found - expected).max() < loose * scale
+    assert packing.max_abs_diff < 1e-5 * scale
+    assert packing.bytes == (tmp_path / "m.regrow").stat().st_size
+    assert packing.nonzeros <= packing.weights // 10 + 1
+
+
+def test_weights_are_stored_to_the_bit_and_smaller_with_every_precision(
+    model: nn.Module, tmp_path: Path
+) -> None:
+    sizes = []
+    for values in ("fp32", "fp16", "int8"):
+        sizes.append(pack(model, tmp_path / values, images(2), values=values).bytes)  # type: ignore[arg-type]
+    assert sizes[0] > sizes[1] > sizes[2]
+    contents = regrow_runtime.file.read(tmp_path / "fp32")
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(contents.arrays[name].values, tensor.numpy())
+
+
+def test_counts_and_bits_of_a_residual_network(tmp_path: Path) -> None:
+    model = trained(resnet20())
+    packing = pack(model, tmp_path / "r", images(2, 3, 32))
+    weights = {n: p for n, p in model.named_parameters() if p.ndim > 1}
+    assert packing.weights == sum(p.numel() for p in weights.values()) == 268_336
+    assert packing.nonzeros == sum(int((p != 0).sum()) for p in weights.values())
+    assert packing.dense_fp32_bytes == 4 * sum(p.numel() for p in model.parameters())
+    assert {layer["name"] for layer in packing.layers} == set(weights)
+    assert packing.position_bits == sum(layer["position_bits"] for layer in packing.layers)
+    # Kept at random in layers alike: no code could do much better than the bound.
+    assert 0.9 < packing.position_bits / packing.position_bits_bound < 1.15
+    assert set(Packing.__dataclass_fields__) == set(packing.to_dict())
+
+
+def test_a_zero_times_a_negative_weight_is_not_stored(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(64, 32))
+    layer: Any = model[0]
+    layer.weight.data *= torch.rand(32, 64, generator=torch.Generator().manual_seed(0)) < 0.1
+    assert bool(torch.signbit(layer.weight[layer.weight == 0]).any())
+    packing = pack(model, tmp_path / "m", torch.randn(3, 64))
+    assert packing.nonzeros == int((layer.weight != 0).sum())
+    assert packing.layers[0]["kept"] == packing.nonzeros
+
+
+def test_it_runs_where_there_is_no_torch(model: nn.Module, tmp_path: Path) -> None:
+    x = images(3)
+    pack(model, tmp_path / "m.regrow", x)
+    np.save(tmp_path / "x.npy", x.numpy())
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy as np, regrow_runtime\n"
+        "y = regrow_runtime.load('m.regrow')(np.load('x.npy'))\n"
+        "np.save('y.npy', y)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    with torch.no_grad():
+        np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model(x).numpy(), atol=1e-5)
+
+
+def test_refusals_come_before_the_file(model: nn.Module, tmp_path: Path) -> None:
+    target = tmp_path / "m"
+    with pytest.raises(RegrowError, match="values"):
+        pack(model, target, images(1), values="int4")  # type: ignore[arg-type]
+    with pytest.raises(RegrowError, match="no sample"):
+        pack(model, target, images(0))
+    with pytest.raises(RegrowError, match="create it first"):
+        pack(model, tmp_path / "none" / "m", images(1))
+    model.get_submodule("conv1").weight.data[0, 0, 0, 0] = 1e6  # type: ignore[union-attr, operator, index]
+    with pytest.raises(RegrowError, match=r"conv1\.weight has values beyond .* float16"):
+        pack(model, target, images(1), values="fp16")
+    model.get_submodule("conv1").weight.data[0, 0, 0, 0] = torch.nan  # type: ignore[union-attr, operator, index]
+    with pytest.raises(RegrowError, match="was not written"):
+        pack(model, target, images(1))
+    with pytest.raises(RegrowError, match=r"aten.*cumsum.*1"):
+        pack(nn.Sequential(nn.Linear(4, 4), Cumulative()), target, torch.randn(2, 4))
+    assert not target.exists()
+
+
+class Cumulative(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(1)
+
+
+def test_scales_are_the_best_of_all_that_are_tried() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(7, 5, 3, 3, generator=generator) * 0.1
+    weight[2] = 0
+    energy = torch.rand(5, 3, 3, generator=generator)
+    whole, scales = quantise(weight, energy)
+    assert whole.dtype == torch.int8
+    assert int(whole.abs().max()) <= 127
+    assert (whole[2] == 0).all()
+    assert scales[2] == 1
+    error = ((weight - whole * scales.view(-1, 1, 1, 1)) ** 2 * energy).sum((1, 2, 3))
+    for shrink in torch.linspace(0.5, 1.0, 51):
+        tried = (weight.abs().amax((1, 2, 3)) * shrink / 127).clamp(min=1e-30).view(-1, 1, 1, 1)
+        other = (weight / tried).round().clamp(-127, 127) * tried
+        assert (error <= ((weight - other) ** 2 * energy).sum((1, 2, 3)) + 1e-12).all()
+
+
+def test_energy_is_the_mean_square_of_a_layers_inputs() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    batches = [torch.randn(3, 2, 4, 4), torch.randn(5, 2, 4, 4)]
+    found = input_energy(model, batches)
+    every = torch.cat(batches)
+    expected = (every**2).mean((0, 2, 3))
+    torch.testing.assert_close(found["0.weight"], expected[:, None, None].expand(2, 3, 3))
+    with torch.no_grad():
+        hidden = model[:3](every)
+    torch.testing.assert_close(found["3.weight"], (hidden**2).mean(0))
