@@ -98,7 +98,7 @@ def test_of_two_values(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
     same(found, function(x.astype(float), y))
 
 
-@pytest.mark.parametrize("shape", [(6,), (5, 1), (4, 1, 1), (1, 5, 6)])
+@pytest.mark.parametrize("shape", [(6,), (5, 1), (4, 1, 1), (1, 5, 6), (1, 4, 1, 6)])
 def test_with_an_array(shape: tuple[int, ...]) -> None:
     x, w = data(5, 4, 5, 6), data(*shape, seed=1)
     for op, function in (("add_array", np.add), ("mul_array", np.multiply)):

@@ -46,7 +46,9 @@ def _binary(op: str) -> Callable[[Planner, Node], None]:
         shape = planner.shapes[node.output]
         sides = [planner.view(name) for name in node.inputs]
         if "weight" in node.arrays:
-            sides.append(planner.constant(planner.arrays[node.arrays["weight"]]))
+            weight = planner.arrays[node.arrays["weight"]]
+            # A first axis of one entry may stand for the batch.
+            sides.append(planner.constant(weight.reshape(weight.shape[-len(shape) :])))
         a, b = (side.broadcast(shape).native() for side in sides)
         to = planner.make(node.output).native()
         planner.program.binary(op, a, b, to, -math.inf, math.inf)
