@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from regrow.bench.models import digits_cnn, resnet20
 from regrow.core.errors import RegrowError
 from regrow.engine.prune import prune
 from regrow.export.deploy import Packing, pack
+from regrow.export.packed import load, load_masks, unpack
 from regrow.export.quantise import input_energy, quantise
 
 regrow_runtime = pytest.importorskip("regrow_runtime", reason="the runtime is not installed")
@@ -163,3 +165,30 @@ def test_energy_is_the_mean_square_of_a_layers_inputs() -> None:
     with torch.no_grad():
         hidden = model[:3](every)
     torch.testing.assert_close(found["3.weight"], (hidden**2).mean(0))
+
+
+def test_a_deploy_file_is_loaded_inspected_and_pruned_further(
+    model: nn.Module, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.regrow"
+    masks = {n: p != 0 for n, p in model.named_parameters() if p.ndim > 1}
+    pack(model, file, images(2), masks=masks, metadata={"note": 1})
+    other = load(digits_cnn(), file)
+    assert all(torch.equal(a, b) for a, b in zip(
+        model.state_dict().values(), other.state_dict().values(), strict=True
+    ))  # fmt: skip
+    assert all(torch.equal(mask, masks[name]) for name, mask in load_masks(file).items())
+    assert unpack(file).metadata["note"] == 1
+    pack(model, file, images(2), values="bf16")
+    rounded = load(digits_cnn(), file).state_dict()["hidden.weight"]
+    assert rounded.dtype == torch.float32
+    assert torch.equal(rounded, model.state_dict()["hidden.weight"].bfloat16().float())
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(RegrowError, match=r"m\.regrow"):
+        unpack(file)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RegrowError, match="not a file"):
+        unpack(tmp_path / "pipe")

@@ -69,7 +69,8 @@ def test_no_source_of_the_folder_reaches_for_pickle() -> None:
     for source in Path(packed_module.__file__).parent.glob("*.py"):
         if source.name == "tensors.py":  # writes PyTorch's own format, reads it weights_only
             continue
-        text = source.read_text().replace("without pickle", "")
+        # A module's own eval() is another thing than the built-in one.
+        text = source.read_text().replace("without pickle", "").replace(".eval(", "")
         assert not any(word in text for word in ("pickle", "torch.load", "torch.save", "eval("))
 
 

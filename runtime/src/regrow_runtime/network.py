@@ -15,9 +15,8 @@ from regrow_runtime import _native
 from regrow_runtime.check_graph import check_graph
 from regrow_runtime.errors import RuntimeFileError
 from regrow_runtime.file import Contents, read
-from regrow_runtime.fold import Floats, fold
+from regrow_runtime.fold import fold
 from regrow_runtime.plan import plan
-from regrow_runtime.sections import Array
 
 LANES = 16
 """Images that are computed side by side: as many as a vector register has room for."""
@@ -61,7 +60,7 @@ class Network:
         stored = {name: (one.values.shape, one.dtype) for name, one in contents.arrays.items()}
         self._shapes = check_graph(contents.graph, stored)
         used = {name for node in contents.graph.nodes for name in node.arrays.values()}
-        self._arrays = {name: _floats(contents.arrays[name]) for name in used}
+        self._arrays = {name: contents.arrays[name].floats() for name in used}
         self._steps = fold(self._graph, self._arrays, self._shapes)
         self._programs: OrderedDict[int, _native.Program] = OrderedDict()
         self._modules: list[str] = []
@@ -156,16 +155,6 @@ def load(
 def instruction_sets() -> list[str]:
     """Those that this processor has and this build knows, the fastest first."""
     return list(_native.known_kernels())
-
-
-def _floats(array: Array) -> Floats:
-    """The float32 values that a stored array stands for."""
-    if array.scales is not None:
-        rows = array.scales.reshape(-1, *[1] * (array.values.ndim - 1))
-        return array.values.astype(np.float32) * rows
-    if array.dtype == "bfloat16":  # the upper half of a float32
-        return (array.values.astype(np.uint32) << 16).view(np.float32)
-    return array.values.astype(np.float32)
 
 
 def _threads() -> int:

@@ -109,6 +109,20 @@ def read(path: str | os.PathLike[str]) -> Contents:
     return decode(data, where)
 
 
+def version(path: str | os.PathLike[str]) -> int | None:
+    """The format of a packed file; None where there is none, or the file is of another kind."""
+    if not os.path.isfile(path):  # Opening a pipe would wait for a writer.
+        return None
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_PRELUDE)
+    except OSError:
+        return None
+    if len(start) < _PRELUDE or not start.startswith(MAGIC):
+        return None
+    return int(_FIELDS.unpack_from(start)[1])
+
+
 def decode(data: bytes, where: str = "the packed data") -> Contents:
     """As `read`, from bytes in memory; `where` names them in messages."""
     length = _check_prelude(data[:_PRELUDE], len(data), where)

@@ -21,25 +21,14 @@ from regrow.core.names import unwrap
 from regrow.export.capture import capture
 from regrow.export.exported import check_plain, check_target
 from regrow.export.quantise import input_energy, quantise
-from regrow.export.runtime import runtime
+from regrow.export.runtime import TORCH, restored, runtime
 from regrow.model.inspection import inspect
 from regrow.model.inventory import inventory
 
 Values = Literal["fp32", "fp16", "bf16", "int8"]
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_NAMES = {
-    torch.float64: "float64",
-    torch.float32: "float32",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-    torch.int64: "int64",
-    torch.int32: "int32",
-    torch.int16: "int16",
-    torch.int8: "int8",
-    torch.uint8: "uint8",
-    torch.bool: "bool",
-}
+_NAMES = {dtype: name for name, dtype in TORCH.items()}
 
 
 @dataclass(frozen=True)
@@ -135,7 +124,7 @@ def pack(
                 arrays[name] = _quantised(native, tensor, keep, weights)
             else:
                 arrays[name] = _rounded(native, name, tensor, keep, _DTYPES[values])
-            tensor.copy_(_restored(arrays[name], tensor))
+            tensor.copy_(restored(arrays[name]))
         expected = _outputs(inner(*inputs))
     notes = {**(metadata or {}), "inspection": counts.to_dict(), "values": values}
     contents = native.file.Contents(arrays, graph, notes)
@@ -217,17 +206,6 @@ def _rounded(native: ModuleType, name: str, tensor: Tensor, keep: Any, dtype: to
 def _quantised(native: ModuleType, tensor: Tensor, keep: Any, energy: Tensor | None) -> Any:
     whole, scales = quantise(tensor, energy)
     return native.file.Array(whole.numpy(), "int8", keep, scales.numpy(), _NAMES[tensor.dtype])
-
-
-def _restored(array: Any, like: Tensor) -> Tensor:
-    """The tensor that a stored array stands for."""
-    values = torch.from_numpy(np.array(array.values))
-    if array.scales is not None:
-        scales = torch.from_numpy(np.array(array.scales))
-        return values.float() * scales.view(-1, *[1] * (values.ndim - 1))
-    if array.dtype == "bfloat16":
-        values = values.view(torch.bfloat16)
-    return values.to(like.dtype)
 
 
 def _difference(

@@ -18,12 +18,13 @@ from regrow.core.errors import RegrowError, unknown
 from regrow.core.files import require_space, write_atomic
 from regrow.core.maskset import MaskSet
 from regrow.core.names import unwrap
-from regrow.export.container import Contents, encode, read
+from regrow.export.container import Contents, encode, read, version
+from regrow.export.runtime import TORCH, restored, runtime
 from regrow.export.sections import DTYPES, Section
 from regrow.model.inspection import inspect
 
-_TORCH = {name: getattr(torch, name) for name in DTYPES}
-_NAMES = {dtype: name for name, dtype in _TORCH.items()}
+_DEPLOY = 2  # the format that the runtime reads and writes
+_NAMES = {dtype: name for name, dtype in TORCH.items()}
 # Values travel between the libraries as raw bits: neither may touch a NaN or a negative zero.
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _BITS_NUMPY = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}
@@ -72,9 +73,15 @@ def pack(
 def unpack(path: str | os.PathLike[str]) -> Packed:
     """Read a packed file, checking all of it first.
 
+    A deploy file (format 2, of `regrow pack`) is read by the runtime; weights that were rounded for
+    it come back rounded, in the dtype that they had.
+
     Raises:
-        RegrowError: the file is missing, damaged, or of a newer version.
+        RegrowError: the file is missing, damaged, or of a newer version; or it is a deploy file and
+            the runtime is not installed.
     """
+    if version(path) == _DEPLOY:
+        return _deployed(path)
     contents = read(path)
     state: dict[str, Tensor] = {}
     keep: dict[str, Tensor] = {}
@@ -291,4 +298,16 @@ def _to_array(tensor: Tensor) -> npt.NDArray[Any]:
 
 
 def _to_tensor(array: npt.NDArray[Any], dtype: str) -> Tensor:
-    return torch.from_numpy(array.view(_BITS_NUMPY[array.itemsize])).view(_TORCH[dtype])
+    return torch.from_numpy(array.view(_BITS_NUMPY[array.itemsize])).view(TORCH[dtype])
+
+
+def _deployed(path: str | os.PathLike[str]) -> Packed:
+    file = runtime().file
+    try:
+        contents = file.read(path)
+    except ValueError as error:  # the runtime's own; its message names the file and the remedy
+        raise RegrowError(str(error)) from error
+    state = {name: restored(array) for name, array in contents.arrays.items()}
+    masks = {name: array.keep for name, array in contents.arrays.items() if array.keep is not None}
+    keep = {name: torch.from_numpy(mask) for name, mask in masks.items()}
+    return Packed(state, keep, dict(contents.metadata))

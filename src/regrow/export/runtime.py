@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from regrow.core.errors import RegrowError
+from regrow.export.sections import DTYPES
+
+TORCH = {name: getattr(torch, name) for name in DTYPES}
+"""PyTorch's dtypes by the names that both formats use."""
 
 
 def runtime() -> ModuleType:
@@ -25,3 +34,13 @@ def runtime() -> ModuleType:
             "ready-made wheel that needs a C++17 compiler."
         ) from error
     return package
+
+
+def restored(array: Any) -> Tensor:
+    """What a stored array of the deploy file stands for, in the dtype that the model had."""
+    values = np.array(array.values)
+    if array.scales is not None:
+        values = array.floats()
+    elif array.dtype == "bfloat16":
+        return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16).to(TORCH[array.origin])
+    return torch.from_numpy(values).to(TORCH[array.origin])
