@@ -140,19 +140,29 @@ void run_block(std::size_t vectors, const float* in, const BlockEntry* entries, 
 // NaN is larger than anything.
 REGROW_INLINE float larger(float a, float b) { return b > a || b != b ? b : a; }
 
-void halve(const float* top, const float* bottom, std::size_t pixels, std::size_t lanes,
-           float* out) {
-  if (lanes == 1) {
-    for (std::size_t x = 0; x < pixels; ++x) {
-      out[x] = larger(larger(top[2 * x], top[2 * x + 1]), larger(bottom[2 * x], bottom[2 * x + 1]));
-    }
-    return;
-  }
+// The number of lanes is known to the compiler for all that programs commonly have.
+template <std::size_t Lanes>
+void halve_lanes(const float* top, const float* bottom, std::size_t pixels, std::size_t given,
+                 float* out) {
+  const std::size_t lanes = Lanes ? Lanes : given;
   for (std::size_t x = 0; x < pixels; ++x, top += 2 * lanes, bottom += 2 * lanes, out += lanes) {
     for (std::size_t l = 0; l < lanes; ++l) {
       out[l] = larger(larger(top[l], top[lanes + l]), larger(bottom[l], bottom[lanes + l]));
     }
   }
+}
+
+template <std::size_t... N>
+void halve_any(std::index_sequence<N...>, const float* top, const float* bottom,
+               std::size_t pixels, std::size_t lanes, float* out) {
+  using Halve = void (*)(const float*, const float*, std::size_t, std::size_t, float*);
+  static constexpr Halve kHalves[] = {&halve_lanes<N>...};
+  kHalves[lanes < sizeof...(N) ? lanes : 0](top, bottom, pixels, lanes, out);
+}
+
+void halve(const float* top, const float* bottom, std::size_t pixels, std::size_t lanes,
+           float* out) {
+  halve_any(std::make_index_sequence<17>{}, top, bottom, pixels, lanes, out);
 }
 
 }  // namespace

@@ -39,6 +39,7 @@ TIMING = Timing(
     ],
     {"torch": "2.6"},
     [{"engine": "deepsparse", "dtype": None, "threads": None, "batch": None, "reason": "absent"}],
+    1.25,
     [{"threads": 2, "batch": 16, "module": "layer.3", "microseconds": 12.34, "gmacs": 5.67}],
 )
 
@@ -59,7 +60,7 @@ def test_machines_read_rows(packed: Path, capsys: pytest.CaptureFixture[str]) ->
     out, err = capsys.readouterr()
     assert err == ""
     told = json.loads(out)
-    assert set(told) == {"cpu", "isa", "max_abs_diff", "rows", "versions", "skipped"}
+    assert set(told) == {"cpu", "isa", "max_abs_diff", "rows", "versions", "skipped", "load"}
     keys = {"engine", "dtype", "batch", "threads", "median_ms", "p10_ms", "p90_ms"}
     assert all(keys <= set(each) for each in told["rows"])
     own = [each["batch"] for each in told["rows"] if each["engine"] == "regrow"]
@@ -95,6 +96,7 @@ def test_people_read_ratios(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         "torch fp32, batch 16, 2 threads: outputs are 0.5 away",
         "left out: deepsparse: absent",
         "torch 2.6",
+        "load 1.2 in the minute before",
     ):
         assert words in out
 

@@ -20,14 +20,15 @@ from regrow_runtime.plan import plan
 
 LANES = 16
 """Images that are computed side by side: as many as a vector register has room for."""
-_PROGRAMS = 4
+_PROGRAMS = 5  # as many as there are powers of two up to LANES
 
 
 class Network:
     """Computes a graph's outputs, from any thread, for batches of any size.
 
-    A batch is computed in groups of `LANES` images side by side and a last, smaller one. The first
-    batch of each group size takes longer: its program is planned then.
+    A batch is computed in groups of `LANES` images side by side and a last, smaller one, which is
+    filled up to a power of two. The first batch of each size of group takes longer: its program is
+    planned then.
 
     Attributes:
         metadata: what the packer wrote down.
@@ -90,7 +91,7 @@ class Network:
         ]
         for start in range(0, batch, LANES):
             end = min(start + LANES, batch)
-            program = self.program(end - start)
+            program = self.program(_lanes(end - start))
             program.run(
                 [each[start:end] for each in given],
                 [each[start:end] for each in outputs],
@@ -155,6 +156,11 @@ def load(
 def instruction_sets() -> list[str]:
     """Those that this processor has and this build knows, the fastest first."""
     return list(_native.known_kernels())
+
+
+def _lanes(images: int) -> int:
+    """The next power of two: registers are filled better, and programs are fewer."""
+    return 1 << (images - 1).bit_length()
 
 
 def _threads() -> int:

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from regrow.cli.export import export_command
 from regrow.cli.pack import pack_command
+from regrow.cli.time import time_command
 from regrow.core.errors import RegrowError
 
 app = typer.Typer(
@@ -168,6 +169,7 @@ def report(
 
 app.command("export")(export_command)
 app.command("pack")(pack_command)
+app.command("time")(time_command)
 
 
 @app.command("list")

@@ -152,6 +152,11 @@ def _notes(timing: Timing) -> list[str]:
         about += [f"batch {each['batch']}"] if each["batch"] else []
         about += [_threads(each["threads"])] if each["threads"] else []
         notes.append(f"left out: {' '.join(word for word in about if word)}: {each['reason']}")
+    if timing.load is not None and timing.load > 0.5:
+        notes.append(
+            f"Other processes were at work (load {timing.load:.1f} in the minute before): times "
+            "are longer and wider than on a quiet machine."
+        )
     notes.append(", ".join(f"{name} {found}" for name, found in timing.versions.items()))
     notes.append(
         "Difference: the largest from torch in fp32 on the same inputs. Peak: growth of the "
