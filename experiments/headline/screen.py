@@ -1,4 +1,4 @@
-"""One seed of many variants on the quarter-width VGG16: which are worth several seeds.
+"""One seed of many variants on the quarter-width VGG16: which are worth more of them.
 
     REGROW_DATA=FOLDER python experiments/headline/screen.py --workers 2
     ... --only 'gradual_75@99.5'                    # one cell

@@ -1,4 +1,4 @@
-"""Main arms on the quarter-width VGG16 with three times the epochs: does the order survive?
+"""Main arms on the quarter-width VGG16 with three times the epochs: does the screen's order survive?
 
     REGROW_DATA=FOLDER python experiments/headline/vgg16_quarter_long.py --workers 2
 
@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from common import main
 from page import write_small
+from screen import SPEC as SCREEN
 from spec import Point
-from vgg16_quarter import SPEC as SHORT
 
 ARMS = ("one_way", "gradual_saliency_50", "newton_saliency", "newton_early", "paper")
-SPEC = replace(SHORT, name="vgg16-quarter-long", epochs=24, points=(Point(0.995, 0.99825, ARMS),))
+SPEC = replace(SCREEN, name="vgg16-quarter-long", epochs=24, points=(Point(0.995, 0.99825, ARMS),))
 
 if __name__ == "__main__":
     main(SPEC.table(), write_small, __doc__)
