@@ -1,4 +1,4 @@
-"""Main arms on the quarter-width VGG16 with three times the epochs: does the screen's order survive?
+"""Main arms on the quarter-width VGG16 with three times the epochs: does the order survive?
 
     REGROW_DATA=FOLDER python experiments/headline/vgg16_quarter_long.py --workers 2
 
