@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 namespace regrow {
@@ -29,6 +30,11 @@ Conv::Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, 
                       in.width == out.width && in.top >= s.padding[0] && in.left >= s.padding[1] &&
                       (s.kernel[1] - 1) * s.dilation[1] <= s.padding[1] + in.left;
   if (!direct) plan_gather(s);
+  // Offsets are 32 bits wide.
+  const auto limit = static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max());
+  if (scratch_size_ > limit - out.run() || weights.weights.size() > limit) {
+    throw std::invalid_argument("a convolution over more than 2^31 floats; run fewer images at once");
+  }
   keep_.assign(up(out_.run(), 16) + 16, 0.0f);
   const std::uint32_t bits = 0xffffffff;
   for (std::size_t row = 0; row < out.height; ++row) {

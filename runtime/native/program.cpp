@@ -6,9 +6,21 @@
 #include <stdexcept>
 #include <utility>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
+
 namespace regrow {
 
 namespace {
+
+long this_process() {
+#if defined(__unix__) || defined(__APPLE__)
+  return static_cast<long>(getpid());
+#else
+  return 0;  // Processes are not forked here.
+#endif
+}
 
 const Kernels& kernels_of(const std::string& isa) {
   const Kernels* found = find_kernels(isa);
@@ -144,8 +156,8 @@ void Program::adaptive_pool(View from, View to) {
 
 void Program::mean(View from, std::size_t axes, View to) {
   check(from), check(to);
-  step([=](float* const* b, std::size_t share) {
-    regrow::mean(b[from.buffer] + from.offset, from, axes, b[to.buffer] + to.offset, to, lanes_,
+  step([=, inner = offsets(from, axes)](float* const* b, std::size_t share) {
+    regrow::mean(b[from.buffer] + from.offset, from, inner, b[to.buffer] + to.offset, to, lanes_,
                  share, threads_);
   });
 }
@@ -161,21 +173,22 @@ void Program::softmax(View from, View to, bool log) {
 void Program::layer_norm(View from, std::size_t axes, float eps, std::vector<float> weight,
                          std::vector<float> bias, View to) {
   check(from), check(to);
-  step([=](float* const* b, std::size_t share) {
-    regrow::layer_norm(b[from.buffer] + from.offset, from, axes, eps,
+  step([=, in = offsets(from, axes), out = offsets(to, axes)](float* const* b, std::size_t share) {
+    regrow::layer_norm(b[from.buffer] + from.offset, from, in, axes, eps,
                        weight.empty() ? nullptr : weight.data(),
-                       bias.empty() ? nullptr : bias.data(), b[to.buffer] + to.offset, to, lanes_,
-                       share, threads_);
+                       bias.empty() ? nullptr : bias.data(), b[to.buffer] + to.offset, to, out,
+                       lanes_, share, threads_);
   });
 }
 
 std::unique_ptr<Program::Context> Program::context() {
   {
     const std::lock_guard<std::mutex> hold(mutex_);
-    if (!idle_.empty()) {
+    while (!idle_.empty()) {
       std::unique_ptr<Context> found = std::move(idle_.back());
       idle_.pop_back();
-      return found;
+      if (found->process == this_process()) return found;
+      found.release();  // After a fork its threads are not here, and cannot be waited for.
     }
   }
   auto made = std::make_unique<Context>();
@@ -192,6 +205,7 @@ std::unique_ptr<Program::Context> Program::context() {
     made->buffers.push_back(reinterpret_cast<float*>(at));
   }
   made->team = std::make_unique<Team>(threads_);
+  made->process = this_process();
   return made;
 }
 

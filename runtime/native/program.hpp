@@ -36,8 +36,14 @@ class Program {
   void softmax(View from, View to, bool log);
   void layer_norm(View from, std::size_t axes, float eps, std::vector<float> weight,
                   std::vector<float> bias, View to);
-  void input(View to) { inputs_.push_back(std::move(to)); }
-  void output(View from) { outputs_.push_back(std::move(from)); }
+  void input(View to) {
+    check(to);
+    inputs_.push_back(std::move(to));
+  }
+  void output(View from) {
+    check(from);
+    outputs_.push_back(std::move(from));
+  }
 
   // Inputs and outputs of `images` <= lanes images in C order; any number of callers at once.
   void run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
@@ -57,6 +63,7 @@ class Program {
     std::vector<std::unique_ptr<float[]>> owned;
     std::vector<float*> buffers;
     std::unique_ptr<Team> team;
+    long process = 0;  // that the team's threads belong to
   };
   using Step = std::function<void(float* const* buffers, std::size_t share)>;
 

@@ -16,20 +16,18 @@ namespace regrow {
 class Team {
  public:
   explicit Team(std::size_t size) : size_(size) {
-    for (std::size_t member = 1; member < size; ++member) {
-      threads_.emplace_back([this, member] { serve(member); });
+    try {
+      for (std::size_t member = 1; member < size; ++member) {
+        threads_.emplace_back([this, member] { serve(member); });
+      }
+    } catch (...) {  // The system has no more threads.
+      end();
+      throw;
     }
   }
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
-  ~Team() {
-    {
-      const std::lock_guard<std::mutex> hold(mutex_);
-      ends_ = true;
-    }
-    wake_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
-  }
+  ~Team() { end(); }
 
   std::size_t size() const { return size_; }
 
@@ -63,6 +61,15 @@ class Team {
 
  private:
   static constexpr std::size_t kSpins = 2000;
+
+  void end() {
+    {
+      const std::lock_guard<std::mutex> hold(mutex_);
+      ends_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
 
   void serve(std::size_t member) {
     std::size_t seen = 0;

@@ -75,7 +75,11 @@ void combine(const float* x, const View& a, std::size_t lanes_a, const float* y,
 
 float sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
 float softplus(float x) { return x > 20.0f ? x : std::log1p(std::exp(x)); }
-float clamped(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+// NaN stays NaN; where the limits are crossed the upper one holds, as in PyTorch.
+float clamped(float x, float low, float high) {
+  const float above = x < low ? low : x;
+  return above > high ? high : above;
+}
 
 }  // namespace
 
@@ -185,9 +189,6 @@ void adaptive_pool(const float* from, const View& a, float* to, const View& b, s
   });
 }
 
-namespace {
-
-// The offsets of all entries of a view's last `axes` axes, in C order.
 std::vector<std::size_t> offsets(const View& view, std::size_t axes) {
   std::vector<std::size_t> found{0};
   for (std::size_t i = view.dims.size() - axes; i < view.dims.size(); ++i) {
@@ -200,11 +201,8 @@ std::vector<std::size_t> offsets(const View& view, std::size_t axes) {
   return found;
 }
 
-}  // namespace
-
-void mean(const float* from, const View& a, std::size_t axes, float* to, const View& b,
-          std::size_t lanes, std::size_t share, std::size_t shares) {
-  const std::vector<std::size_t> inner = offsets(a, axes);
+void mean(const float* from, const View& a, const std::vector<std::size_t>& inner, float* to,
+          const View& b, std::size_t lanes, std::size_t share, std::size_t shares) {
   each<2>({&a, &b}, b.dims.size(), share, shares, [&](const auto& at) {
     for (std::size_t l = 0; l < lanes; ++l) {
       double sum = 0;
@@ -234,10 +232,10 @@ void softmax(const float* from, const View& a, float* to, const View& b, bool lo
   });
 }
 
-void layer_norm(const float* from, const View& a, std::size_t axes, float eps, const float* weight,
-                const float* bias, float* to, const View& b, std::size_t lanes, std::size_t share,
-                std::size_t shares) {
-  const std::vector<std::size_t> in = offsets(a, axes), out = offsets(b, axes);
+void layer_norm(const float* from, const View& a, const std::vector<std::size_t>& in,
+                std::size_t axes, float eps, const float* weight, const float* bias, float* to,
+                const View& b, const std::vector<std::size_t>& out, std::size_t lanes,
+                std::size_t share, std::size_t shares) {
   each<2>({&a, &b}, b.dims.size() - axes, share, shares, [&](const auto& at) {
     for (std::size_t l = 0; l < lanes; ++l) {
       double sum = 0, squares = 0;

@@ -43,13 +43,17 @@ void pool(const PoolShape& shape, const float* from, const View& a, float* to, c
 // Windows of unequal sizes that cover the input.
 void adaptive_pool(const float* from, const View& a, float* to, const View& b, std::size_t lanes,
                    std::size_t share, std::size_t shares);
-// Over the last `axes` axes of a view whose others are the output's.
-void mean(const float* from, const View& a, std::size_t axes, float* to, const View& b,
-          std::size_t lanes, std::size_t share, std::size_t shares);
+// The offsets of all entries of a view's last `axes` axes, in C order.
+std::vector<std::size_t> offsets(const View& view, std::size_t axes);
+// Over the last axes of a view, of which `inner` are the offsets; the others are the output's.
+void mean(const float* from, const View& a, const std::vector<std::size_t>& inner, float* to,
+          const View& b, std::size_t lanes, std::size_t share, std::size_t shares);
 void softmax(const float* from, const View& a, float* to, const View& b, bool log,
              std::size_t lanes, std::size_t share, std::size_t shares);  // over the last axis
-void layer_norm(const float* from, const View& a, std::size_t axes, float eps, const float* weight,
-                const float* bias, float* to, const View& b, std::size_t lanes, std::size_t share,
-                std::size_t shares);
+// `in` and `out` are the offsets of the last `axes` axes.
+void layer_norm(const float* from, const View& a, const std::vector<std::size_t>& in,
+                std::size_t axes, float eps, const float* weight, const float* bias, float* to,
+                const View& b, const std::vector<std::size_t>& out, std::size_t lanes,
+                std::size_t share, std::size_t shares);
 
 }  // namespace regrow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracle
+from regrow_runtime.errors import RuntimeFileError
 from regrow_runtime.file import Array, Contents
 from regrow_runtime.graph import Graph, Node
 from regrow_runtime.network import Network
@@ -104,6 +107,58 @@ def test_with_an_array(shape: tuple[int, ...]) -> None:
     for op, function in (("add_array", np.add), ("mul_array", np.multiply)):
         found = run([Node(op, ("x",), "y", {"weight": "w"})], {"x": x}, {"w": w})
         same(found, function(x.astype(float), w))
+
+
+def test_values_without_axes() -> None:
+    x, w = data(7, 5), np.array([0.25], np.float32)
+    nodes = [
+        Node("mean", ("x",), "m", {}, {"axes": [1], "keep": False}),
+        Node("add_array", ("m",), "a", {"weight": "w"}),
+        Node("mul_array", ("a",), "b", {"weight": "s"}),
+        Node("prelu", ("b",), "y", {"weight": "w"}),
+    ]
+    m = (x.astype(float).mean(1) + 0.25) * 3
+    arrays = {"w": w, "s": np.array(3, np.float32)}
+    same(run(nodes, {"x": x}, arrays), np.where(m < 0, 0.25 * m, m))
+
+
+def test_crossed_limits_of_a_clamp_are_the_upper_one() -> None:
+    x = data(3, 6)
+    found = run([Node("clamp", ("x",), "y", {}, {"low": 4.0, "high": 1.0})], {"x": x})
+    np.testing.assert_array_equal(found, np.ones_like(x))
+
+
+def test_a_forked_process_computes_too() -> None:
+    x = data(2, 8)
+    graph = Graph((("x", (8,), "float32"),), ("y",), (Node("relu", ("x",), "y"),))
+    network = Network(Contents({}, graph, {}), threads=2)
+    expected = network(x)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if np.array_equal(network(x), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_small_file_cannot_ask_for_any_memory() -> None:
+    wide = 2**22
+    nodes = [
+        Node("slice", ("x",), "s", {}, {"axis": 1, "start": 0, "stop": 1, "step": 1}),
+        Node("reshape", ("s",), "r", {}, {"shape": [1, 1, wide]}),
+        Node(
+            "conv2d",
+            ("r",),
+            "c",
+            {"weight": "w"},
+            {"stride": [1, 1], "padding": [0, 0], "dilation": [1, wide - 1], "groups": 1},
+        ),
+        Node("reshape", ("s",), "flat", {}, {"shape": [wide]}),
+        Node("relu", ("flat",), "y"),
+    ]
+    graph = Graph((("x", (1, wide), "float32"),), ("c", "y"), tuple(nodes))
+    stored = {"w": Array(np.ones((1, 1, 1, 2), np.float32), "float32")}
+    with pytest.raises(RuntimeFileError, match="GiB"):
+        Network(Contents(stored, graph, {}), threads=1)(np.zeros((1, 1, wide), np.float32))
 
 
 @settings(max_examples=60, deadline=None)

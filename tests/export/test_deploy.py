@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from regrow.bench.models import digits_cnn, resnet20
 from regrow.core.errors import RegrowError
 from regrow.engine.prune import prune
-from regrow.export.deploy import Packing, pack
+from regrow.export.deploy import Packing, Values, pack
 from regrow.export.packed import load, load_masks, unpack
 from regrow.export.quantise import input_energy, quantise
 
@@ -67,8 +67,8 @@ def test_weights_are_stored_to_the_bit_and_smaller_with_every_precision(
     model: nn.Module, tmp_path: Path
 ) -> None:
     sizes = []
-    for values in ("fp32", "fp16", "int8"):
-        sizes.append(pack(model, tmp_path / values, images(2), values=values).bytes)  # type: ignore[arg-type]
+    for values in VALUES:
+        sizes.append(pack(model, tmp_path / values, images(2), values=values).bytes)
     assert sizes[0] > sizes[1] > sizes[2]
     contents = regrow_runtime.file.read(tmp_path / "fp32")
     for name, tensor in model.state_dict().items():
@@ -131,6 +131,39 @@ def test_refusals_come_before_the_file(model: nn.Module, tmp_path: Path) -> None
     with pytest.raises(RegrowError, match=r"aten.*cumsum.*1"):
         pack(nn.Sequential(nn.Linear(4, 4), Cumulative()), target, torch.randn(2, 4))
     assert not target.exists()
+
+
+def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+    first, last = model[0], model[2]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    last.weight = first.weight
+    sizes = [pack(model, tmp_path / "m", torch.randn(3, 16), values=v).bytes for v in VALUES]
+    assert sizes == sorted(sizes, reverse=True)
+    arrays = regrow_runtime.file.read(tmp_path / "m").arrays
+    assert arrays["0.weight"] is arrays["2.weight"]
+    assert arrays["2.weight"].dtype == "int8"
+
+
+def test_what_is_not_finite_or_unknown_is_refused(model: nn.Module, tmp_path: Path) -> None:
+    target, x = tmp_path / "m", images(2)
+    with pytest.raises(RegrowError, match="mask of tensor"):
+        pack(model, target, x, masks={"conv9.weight": torch.ones(1, dtype=torch.bool)})
+    masks = {"hidden.weight": torch.zeros_like(model.get_parameter("hidden.weight")).bool()}
+    with pytest.raises(RegrowError, match=r"hidden\.weight.*removed"):
+        pack(model, target, x, masks=masks)
+    broken = x.clone()
+    broken[0, 0, 0, 0] = torch.nan
+    with pytest.raises(RegrowError, match="energies"):
+        pack(model, target, x, values="int8", calibration=[broken])
+    model.get_parameter("hidden.weight").data[0, 0] = torch.inf
+    with pytest.raises(RegrowError, match="weights are not all finite"):
+        pack(model, target, x, values="int8")
+    assert not target.exists()
+
+
+VALUES: tuple[Values, ...] = ("fp32", "fp16", "int8")
 
 
 class Cumulative(nn.Module):

@@ -139,7 +139,8 @@ def _weighted(node: Node, arrays: Mapping[str, Floats]) -> Weighted:
 def _scale_and_shift(norm: Node, arrays: Mapping[str, Floats]) -> tuple[Floats, Floats]:
     """What a batch norm multiplies channels by and adds to them, in float64 until the end."""
     mean, var = (arrays[norm.arrays[role]].astype(np.float64) for role in ("mean", "var"))
-    scale = 1 / np.sqrt(var + norm.attributes["eps"])
+    with np.errstate(all="ignore"):  # A variance of nothing gives what PyTorch gives.
+        scale = 1 / np.sqrt(var + norm.attributes["eps"])
     if "weight" in norm.arrays:
         scale = scale * arrays[norm.arrays["weight"]]
     shift = -mean * scale

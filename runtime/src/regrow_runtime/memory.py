@@ -136,6 +136,8 @@ class Strided:
         """As NumPy does it, axes aligned at the end."""
         missing = len(shape) - len(self.shape)
         strides = [0] * missing
-        for mine, wanted, stride in zip(self.shape, shape[missing:], self.strides, strict=True):
+        # A value's leading axes beyond the shape have one entry each.
+        own = zip(self.shape[max(0, -missing) :], self.strides[max(0, -missing) :], strict=True)
+        for wanted, (mine, stride) in zip(shape[max(0, missing) :], own, strict=True):
             strides.append(stride if mine == wanted else 0)
         return Strided(self.buffer, self.offset, tuple(shape), tuple(strides))

@@ -20,6 +20,7 @@ from regrow_runtime.plan import plan
 
 LANES = 16
 """Images that are computed side by side: as many as a vector register has room for."""
+_MOST_BYTES = 16 * 2**30  # of a program: a small file may ask for any amount
 _PROGRAMS = 5  # as many as there are powers of two up to LANES
 
 
@@ -112,6 +113,13 @@ class Network:
                     self.threads,
                     self.isa,
                 )
+                needed = self._programs[lanes].bytes
+                if needed > _MOST_BYTES:
+                    del self._programs[lanes]
+                    raise RuntimeFileError(
+                        f"the network needs {needed / 2**30:.1f} GiB for {lanes} images at once, "
+                        f"more than {_MOST_BYTES / 2**30:.0f}; give smaller batches or images."
+                    )
                 if len(self._programs) > _PROGRAMS:
                     self._programs.popitem(last=False)
             self._programs.move_to_end(lanes)

@@ -128,6 +128,8 @@ def _pool2d(inputs: list[Shape], arrays: Arrays, attributes: Attributes) -> Shap
         pad = attributes["padding"][i]
         need(2 * pad <= kernel, "its padding is more than half of its kernel")
         spare = size - attributes.get("dilation", (1, 1))[i] * (kernel - 1) - 1
+        # With `ceil` a window may be a little larger than what it looks at.
+        need(spare >= -size - 64, f"its kernel is far larger than its padded input {image}")
         count = (spare + (stride - 1 if attributes["ceil"] else 0)) // stride + 1
         # A window that would start in the padding behind the input does not exist.
         if attributes["ceil"] and (count - 1) * stride >= image[1 + i] + pad:

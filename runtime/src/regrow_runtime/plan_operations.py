@@ -46,9 +46,7 @@ def _binary(op: str) -> Callable[[Planner, Node], None]:
         shape = planner.shapes[node.output]
         sides = [planner.view(name) for name in node.inputs]
         if "weight" in node.arrays:
-            weight = planner.arrays[node.arrays["weight"]]
-            # A first axis of one entry may stand for the batch.
-            sides.append(planner.constant(weight.reshape(weight.shape[-len(shape) :])))
+            sides.append(planner.constant(planner.arrays[node.arrays["weight"]]))
         a, b = (side.broadcast(shape).native() for side in sides)
         to = planner.make(node.output).native()
         planner.program.binary(op, a, b, to, -math.inf, math.inf)
@@ -76,7 +74,7 @@ def _prelu(planner: Planner, node: Node) -> None:
     """max(x, 0) + weight * min(x, 0)."""
     shape = planner.shapes[node.output]
     weight = planner.arrays[node.arrays["weight"]].reshape(-1)
-    column = weight.reshape(len(weight), *[1] * (len(shape) - 1))
+    column = weight.reshape(len(weight), *[1] * (len(shape) - 1)) if shape else weight
     source, to = planner.view(node.inputs[0]), planner.make(node.output)
     plane = planes(shape)
     spare = planner.memory.take(plane)

@@ -111,9 +111,16 @@ def pack(
     graph = capture(inner, inputs)
     energy = None if calibration is None else input_energy(inner, calibration)
     prunable = {entry.name for entry in inventory(inner)}
+    if strangers := (masks or {}).keys() - state.keys():
+        raise unknown("mask of tensor", min(strangers), state)
     arrays: dict[str, Any] = {}
+    stored: dict[Any, Any] = {}  # of tied tensors, which are rounded once
     with torch.no_grad():
         for name, tensor in state.items():
+            same = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+            if tensor.numel() and same in stored:
+                arrays[name] = stored[same]
+                continue
             keep = None if masks is None or name not in masks else masks[name].cpu().numpy()
             if name in prunable and tensor.is_floating_point():
                 tensor += 0.0  # A weight times zero is often -0.0, whose bits are not zero.
@@ -125,10 +132,14 @@ def pack(
             else:
                 arrays[name] = _rounded(native, name, tensor, keep, _DTYPES[values])
             tensor.copy_(restored(arrays[name]))
+            stored[same] = arrays[name]
         expected = _outputs(inner(*inputs))
     notes = {**(metadata or {}), "inspection": counts.to_dict(), "values": values}
     contents = native.file.Contents(arrays, graph, notes)
-    chunks = native.file.encode(contents)
+    try:
+        chunks = native.file.encode(contents)
+    except ValueError as error:  # the runtime's own
+        raise RegrowError(f"{os.fspath(path)} was not written: {error}") from error
     far = 0.0
 
     def check(written: Path) -> None:
@@ -217,7 +228,10 @@ def _difference(
     path: str | os.PathLike[str],
 ) -> float:
     """The largest difference of the runtime's outputs from torch's, for the batch and for one."""
-    network = native.load(written, threads=1)
+    try:
+        network = native.load(written, threads=1)
+    except ValueError as error:  # the runtime's own
+        raise RegrowError(f"{os.fspath(path)} was not written: {error}") from error
     far = 0.0
     for samples in {1, len(inputs[0])}:
         found = network(*(each[:samples].numpy() for each in inputs))

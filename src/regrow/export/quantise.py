@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from regrow.core.errors import RegrowError
+
 _LEVELS = 127
 # Scales that are tried: the largest weight of a channel at 127, and clipped by up to a half.
 _SHRINK = torch.linspace(0.5, 1.0, 51)
@@ -25,20 +27,29 @@ def quantise(weight: Tensor, energy: Tensor | None = None) -> tuple[Tensor, Tens
 
     Returns:
         int8 of the weight's shape, and float32 (outputs,); the scale of a channel of zeros is 1.
+
+    Raises:
+        RegrowError: a weight or an energy is NaN or infinite.
     """
-    rows = weight.detach().float().flatten(1) if weight.ndim > 1 else weight.float().view(-1, 1)
-    counts = torch.ones(rows.shape[1]) if energy is None else energy.float().reshape(-1)
+    for what, given in (("weights", weight), ("energies of their inputs", energy)):
+        if given is not None and not bool(torch.isfinite(given).all()):
+            raise RegrowError(
+                f"the {what} are not all finite; load a sound checkpoint and batches."
+            )
+    rows = (weight if weight.ndim > 1 else weight.view(-1, 1)).detach().double().flatten(1)
+    counts = torch.ones(rows.shape[1]) if energy is None else energy.double().reshape(-1)
     largest = rows.abs().amax(1) if rows.shape[1] else torch.zeros(len(rows))
-    best = torch.full((len(rows),), torch.inf)
-    scales = torch.ones(len(rows))
+    best = torch.full((len(rows),), torch.inf, dtype=torch.float64)
+    scales = torch.ones(len(rows), dtype=torch.float64)
     for shrink in _SHRINK.flip(0):  # of equal errors the least clipping
-        tried = torch.where(largest > 0, largest * shrink / _LEVELS, 1.0)
+        # The scale that is stored is the one that is judged.
+        tried = torch.where(largest > 0, largest * shrink / _LEVELS, 1.0).float().double()
         whole = (rows / tried[:, None]).round().clamp(-_LEVELS, _LEVELS)
         error = ((rows - whole * tried[:, None]) ** 2 * counts).sum(1)
         better = error < best
         best, scales = torch.where(better, error, best), torch.where(better, tried, scales)
     whole = (rows / scales[:, None]).round().clamp(-_LEVELS, _LEVELS).to(torch.int8)
-    return whole.view(weight.shape), scales
+    return whole.view(weight.shape), scales.float()
 
 
 @torch.no_grad()
