@@ -25,6 +25,7 @@ from regrow.export.capture import capture
 if TYPE_CHECKING:
     from regrow_runtime.graph import Graph
 
+pytest.importorskip("regrow_runtime", reason="the runtime is not installed")
 Function = Callable[..., Any]
 
 
