@@ -136,7 +136,7 @@ def _weighted(node: Node, arrays: Mapping[str, Floats]) -> Weighted:
     )
 
 
-def _scale_and_shift(norm: Node, arrays: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+def scale_and_shift(norm: Node, arrays: Mapping[str, Floats]) -> tuple[Floats, Floats]:
     """What a batch norm multiplies channels by and adds to them, in float64 until the end."""
     mean, var = (arrays[norm.arrays[role]].astype(np.float64) for role in ("mean", "var"))
     with np.errstate(all="ignore"):  # A variance of nothing gives what PyTorch gives.
@@ -150,7 +150,7 @@ def _scale_and_shift(norm: Node, arrays: Mapping[str, Floats]) -> tuple[Floats, 
 
 
 def _normed(step: Weighted, norm: Node, arrays: Mapping[str, Floats]) -> Weighted:
-    scale, shift = _scale_and_shift(norm, arrays)
+    scale, shift = scale_and_shift(norm, arrays)
     weight = (step.weight * scale[:, None, None, None]).astype(np.float32)
     bias = (step.bias * scale + shift).astype(np.float32)
     return replace(step, weight=weight, bias=bias, output=norm.output)
@@ -171,7 +171,7 @@ def _alone(node: Node, arrays: Mapping[str, Floats], shapes: Shapes) -> Step:
     """A batch norm that nothing takes in is a convolution of each channel with one weight."""
     if node.op != "batch_norm" or len(shapes[node.output]) not in (1, 3):
         return node
-    scale, shift = _scale_and_shift(node, arrays)
+    scale, shift = scale_and_shift(node, arrays)
     return Weighted(
         scale.astype(np.float32)[:, None, None, None],
         shift.astype(np.float32),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from regrow_runtime.fold import scale_and_shift
 from regrow_runtime.graph import Node
 from regrow_runtime.memory import Strided, planes
 
@@ -55,10 +56,7 @@ def _binary(op: str) -> Callable[[Planner, Node], None]:
 
 
 def _batch_norm(planner: Planner, node: Node) -> None:
-    arrays = {role: planner.arrays[name] for role, name in node.arrays.items()}
-    scale = 1 / np.sqrt(arrays["var"].astype(np.float64) + node.attributes["eps"])
-    scale = scale * arrays.get("weight", np.float32(1))
-    shift = arrays.get("bias", np.float32(0)) - arrays["mean"] * scale
+    scale, shift = scale_and_shift(node, planner.arrays)
     shape = planner.shapes[node.output]
     column = (len(scale), *[1] * (len(shape) - 1))
     source, to = planner.view(node.inputs[0]).native(), planner.make(node.output).native()
