@@ -105,7 +105,6 @@ void Conv::choose_chunks(const ConvWeights& weights) {
   const double each = static_cast<double>(nonzeros) / static_cast<double>(s.outputs);
   std::size_t count = (width * window + kWindowFloats - 1) / kWindowFloats;
   count = std::min(count, static_cast<std::size_t>(each / kLeastEntries));
-  // One tile reads every pixel once per output: nothing is won where the whole input is small.
   count = std::clamp<std::size_t>(count, 1, width);
   for (std::size_t i = 1; i <= count; ++i) chunk_ends_.push_back(width * i / count);
 }
@@ -130,7 +129,6 @@ void Conv::fill(const ConvWeights& given) {
       std::fill_n(block.begin() + static_cast<std::ptrdiff_t>(o), kBlock, true);
     }
   }
-  const std::size_t vectors = (out_.run() + 15) / 16;
   std::size_t begin = 0;
   for (const std::size_t end : chunk_ends_) {
     Chunk chunk;
@@ -153,8 +151,6 @@ void Conv::fill(const ConvWeights& given) {
       const std::size_t now = block[o] ? block_entries_.size() : entries_.size();
       strip.count = static_cast<std::uint32_t>(now - strip.begin);
       chunk.strips.push_back(strip);
-      done_ += static_cast<double>(strip.count * vectors * 16 * (block[o] ? kBlock : 1)) /
-               static_cast<double>(out_.lanes);
     }
     chunks_.push_back(std::move(chunk));
     begin = end;

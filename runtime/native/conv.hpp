@@ -37,10 +37,8 @@ class Conv {
   void compute(const float* in, const float* scratch, const float* residual, float* out,
                std::size_t share) const;
 
-  // Multiply-adds for one image, and those that the processor is made to do, padding and the
-  // zeros inside of blocks included.
+  // Multiply-adds of the kept weights for one image.
   double useful() const { return useful_; }
-  double done() const { return done_; }
 
   std::size_t bytes() const {
     return entries_.size() * sizeof(Entry) + block_entries_.size() * sizeof(BlockEntry);
@@ -76,7 +74,7 @@ class Conv {
   std::vector<Entry> entries_;
   std::vector<BlockEntry> block_entries_;
   std::vector<std::size_t> starts_;  // the first strip of each share, and the end
-  double useful_ = 0, done_ = 0;
+  double useful_ = 0;
 };
 
 }  // namespace regrow

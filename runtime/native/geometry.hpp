@@ -14,7 +14,7 @@ struct Geometry {
   std::size_t top = 0, left = 0;  // padding; the same below, and `left` columns at least at right
   std::size_t lanes = 1;
 
-  std::size_t row() const { return (width + (left ? left : 0)) * lanes; }
+  std::size_t row() const { return (width + left) * lanes; }
   std::size_t first() const { return top * row() + left * lanes; }
   std::size_t run() const { return height * row(); }  // floats from the first pixel on
 
