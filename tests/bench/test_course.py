@@ -325,6 +325,8 @@ def test_compiled_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_where_training_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    _works.cache_clear()
     assert compiles("on", cpu)
     assert not compiles("auto", cpu)
     assert not compiles("off", cpu)
@@ -338,6 +340,8 @@ def test_where_training_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.warns(UserWarning, match=r"not compiled.*here: no C compiler$"):
         assert not compiles("auto", cuda)
     assert not compiles("auto", cuda)  # told once
+    with pytest.warns(UserWarning, match="no C compiler"):
+        assert not compiles("on", cpu)
     _works.cache_clear()
 
 

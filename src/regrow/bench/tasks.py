@@ -59,7 +59,8 @@ class Training:
         distillation: weight in [0, 1] of following the dense network in fine-tuning, against the
             task's own loss.
         temperature: that softens both networks' answers in distillation.
-        compile: the forward pass of training: "on", "off", or "auto": on CUDA devices only.
+        compile: the forward and backward pass of training: "on" wherever a compiler is found,
+            "off", or "auto": on CUDA devices only.
         threads: processor threads, 0 for all; results on a CPU depend on it in the last bits.
     """
 
