@@ -9,243 +9,335 @@ namespace regrow {
 
 namespace {
 
-// A tile's pixels of all channels of a chunk stay in the first cache, beside a stream of entries.
-constexpr std::size_t kWindowFloats = 7 * 1024;
-// Sums are stored and loaded again between chunks, which a few entries do not pay for.
+// A tile's pixels of all channels of a panel stay in the first cache, beside a stream of entries,
+// or else in the second.
+constexpr std::size_t kFirstCache = 10 * 1024, kSecondCache = 64 * 1024;  // floats
+// Sums are stored and loaded again between panels, which a few entries do not pay for; and narrow
+// tiles are not limited by what is read.
 constexpr double kLeastEntries = 12;
-// A place of a block costs so many entries: its pixels are loaded once for all channels.
-constexpr double kBlockCost = 2.3;
+constexpr std::size_t kNarrow = 2;
+// So many reads that begin with a vector pay for a piece of the window of their own.
+constexpr double kManyReaders = 8;
 
 std::size_t up(std::size_t n, std::size_t step) { return (n + step - 1) / step * step; }
+
+// Whether the runs of a convolution can be read where they are, and begin with whole vectors.
+bool direct(const ConvShape& s, const Geometry& in, const Geometry& out) {
+  return s.stride[0] == 1 && s.stride[1] == 1 && in.row() == out.row() && in.width == out.width &&
+         in.top >= s.padding[0] && in.left >= s.padding[1] &&
+         (s.kernel[1] - 1) * s.dilation[1] <= s.padding[1] + in.left &&
+         (in.lanes % 16 == 0 || (s.kernel[1] == 1 && (s.kernel[0] == 1 || in.row() % 16 == 0)));
+}
 
 }  // namespace
 
 Conv::Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, float low,
            float high, const Kernels& kernels, std::size_t shares)
     : shape_(weights.shape), in_(in), out_(out), kernels_(kernels), low_(low), high_(high),
-      bias_(weights.bias) {
-  // Direct runs need the rows of input and output to be equally long, and padding enough.
+      direct_(direct(shape_, in, out)), bias_(weights.bias) {
   const ConvShape& s = shape_;
-  const bool direct = s.stride[0] == 1 && s.stride[1] == 1 && in.row() == out.row() &&
-                      in.width == out.width && in.top >= s.padding[0] && in.left >= s.padding[1] &&
-                      (s.kernel[1] - 1) * s.dilation[1] <= s.padding[1] + in.left;
-  if (!direct) plan_gather(s);
+  choose_tiles();
+  const auto zeros = std::count(weights.weights.begin(), weights.weights.end(), 0.0f);
+  const double kept = static_cast<double>(weights.weights.size() - static_cast<std::size_t>(zeros));
+  if (!direct_) {
+    // How many outputs read a place of the kernel in an input channel.
+    const double readers = kept / static_cast<double>(s.channels * s.kernel[0] * s.kernel[1]);
+    window_.emplace(s, in, out, widest_ * 16, readers < kManyReaders);
+  }
   // Offsets are 32 bits wide.
   const auto limit = static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max());
-  if (scratch_size_ > limit - out.run() || weights.weights.size() > limit) {
+  const std::size_t width = s.channels / s.groups;
+  const std::size_t window = window_ ? width * window_->kinds() * window_->floats() : 0;
+  if (window > limit || weights.weights.size() > limit) {
     throw std::invalid_argument("a convolution over more than 2^31 floats; run fewer images at once");
   }
-  keep_.assign(up(out_.run(), 16) + 16, 0.0f);
-  const std::uint32_t bits = 0xffffffff;
-  for (std::size_t row = 0; row < out.height; ++row) {
-    for (std::size_t i = 0; i < out.width * out.lanes; ++i) {
-      std::memcpy(&keep_[row * out.row() + i], &bits, sizeof bits);
+  // Nothing needs to be cleared where every float of the tiles is a pixel.
+  if (!(direct_ && out.lanes == 16) && (out.row() != out.width * out.lanes || out.run() % 16 != 0)) {
+    keep_.assign(up(out_.run(), 16) + 16, 0.0f);
+    const std::uint32_t bits = 0xffffffff;
+    for (std::size_t row = 0; row < out.height; ++row) {
+      for (std::size_t i = 0; i < out.width * out.lanes; ++i) {
+        std::memcpy(&keep_[row * out.row() + i], &bits, sizeof bits);
+      }
     }
   }
-  choose_chunks(weights);
-  fill(weights);
-  std::vector<double> costs;
-  for (const Strip& strip : chunks_[0].strips) costs.push_back(strip.block ? 8.0 : 2.0);
-  for (const Chunk& chunk : chunks_) {
-    for (std::size_t i = 0; i < chunk.strips.size(); ++i) {
-      costs[i] += chunk.strips[i].count * (chunk.strips[i].block ? kBlockCost : 1.0);
+  choose_blocks(weights);
+  const std::size_t per_group = s.outputs / s.groups;
+  const std::vector<std::size_t> starts = cut(weights, std::max<std::size_t>(1, shares));
+  const std::vector<Span> inputs = chunks(weights);
+  for (std::size_t share = 0; share + 1 < starts.size(); ++share) {
+    panels_.emplace_back();
+    for (std::size_t group = 0; group < s.groups; ++group) {
+      const Span outputs{std::max(group * per_group, starts[share]),
+                         std::min((group + 1) * per_group, starts[share + 1])};
+      if (outputs.begin >= outputs.end) continue;
+      for (const Span& each : inputs) {
+        panels_.back().push_back(panel(weights, group, each, outputs));
+      }
     }
   }
-  cut(std::max<std::size_t>(1, shares), costs);
+  useful_ = kept * static_cast<double>(out_.height * out_.width);
 }
 
-void Conv::plan_gather(const ConvShape& s) {
-  std::vector<bool> used(s.stride[0] * s.stride[1]);
-  for (std::size_t y = 0; y < s.kernel[0]; ++y) {
-    for (std::size_t x = 0; x < s.kernel[1]; ++x) {
-      used[y * s.dilation[0] % s.stride[0] * s.stride[1] + x * s.dilation[1] % s.stride[1]] = true;
+// Where pixels are whole vectors, tiles are whole rows or parts of one: long stretches are read
+// faster than square tiles, which overlap more. Else they are stretches of the run, which may cross
+// the ends of rows.
+void Conv::choose_tiles() {
+  const std::size_t most = kernels_.tile, row = out_.row();
+  if (direct_ && out_.lanes == 16) {
+    const std::size_t across = (out_.width + most - 1) / most;
+    for (std::size_t c = 0; c < across; ++c) {
+      const std::size_t left = out_.width * c / across, right = out_.width * (c + 1) / across;
+      const std::size_t high = std::clamp<std::size_t>(most / (right - left), 1, kRows);
+      const std::size_t down = (out_.height + high - 1) / high;
+      for (std::size_t r = 0; r < down; ++r) {
+        const std::size_t top = out_.height * r / down, bottom = out_.height * (r + 1) / down;
+        places_.push_back({top * row + left * 16, {bottom - top, right - left, row}});
+      }
+    }
+  } else {
+    const std::size_t vectors = (out_.run() - (row - out_.width * out_.lanes) + 15) / 16;
+    const std::size_t tiles = (vectors + most - 1) / most;
+    for (std::size_t i = 0; i < tiles; ++i) {
+      const std::size_t begin = vectors * i / tiles, end = vectors * (i + 1) / tiles;
+      places_.push_back({begin * 16, {1, end - begin, row}});
     }
   }
-  phase_index_.assign(used.size(), -1);
-  for (std::size_t phase = 0; phase < used.size(); ++phase) {
-    if (!used[phase]) continue;
-    phase_index_[phase] = static_cast<std::int32_t>(phases_.size());
-    phases_.push_back(phase);
+  for (const Place& place : places_) {
+    widest_ = std::max(widest_, place.tile.rows * place.tile.vectors);
   }
-  const std::size_t beyond = (s.kernel[1] - 1) * s.dilation[1] / s.stride[1];
-  if ((out_.width + beyond) * out_.lanes > out_.row()) {
-    throw std::logic_error("the output's rows are too short for its convolution");
-  }
-  phase_rows_ = out_.height + (s.kernel[0] - 1) * s.dilation[0] / s.stride[0];
-  phase_plane_ = up(phase_rows_ * out_.row() + 15, 16);
-  scratch_size_ = shape_.channels * phases_.size() * phase_plane_;
 }
 
-std::int32_t Conv::offset(std::size_t channel, std::size_t y, std::size_t x) const {
-  const ConvShape& s = shape_;
-  const std::size_t row = y * s.dilation[0], column = x * s.dilation[1];
-  if (scratch_size_ == 0) {
-    return static_cast<std::int32_t>(channel * in_.plane() + (in_.top + row - s.padding[0]) * in_.row() +
-                                     (in_.left + column - s.padding[1]) * in_.lanes);
-  }
-  const std::int32_t phase =
-      phase_index_[row % s.stride[0] * s.stride[1] + column % s.stride[1]];
-  return static_cast<std::int32_t>(
-      (channel * phases_.size() + static_cast<std::size_t>(phase)) * phase_plane_ +
-      row / s.stride[0] * out_.row() + column / s.stride[1] * out_.lanes);
-}
-
-void Conv::choose_chunks(const ConvWeights& weights) {
-  const ConvShape& s = shape_;
-  const std::size_t width = s.channels / s.groups;
-  const std::size_t nonzeros =
-      weights.weights.size() -
-      static_cast<std::size_t>(std::count(weights.weights.begin(), weights.weights.end(), 0.0f));
-  const std::size_t vectors = (out_.run() + 15) / 16, tile = std::min(vectors, kernels_.tile);
-  const std::size_t planes = scratch_size_ ? phases_.size() : 1;
-  const std::size_t row = scratch_size_ ? out_.row() : in_.row();
-  const std::size_t window =
-      planes * (tile * 16 + (s.kernel[0] - 1) * s.dilation[0] / (scratch_size_ ? s.stride[0] : 1) * row +
-                16);
-  const double each = static_cast<double>(nonzeros) / static_cast<double>(s.outputs);
-  std::size_t count = (width * window + kWindowFloats - 1) / kWindowFloats;
-  count = std::min(count, static_cast<std::size_t>(each / kLeastEntries));
-  count = std::clamp<std::size_t>(count, 1, width);
-  for (std::size_t i = 1; i <= count; ++i) chunk_ends_.push_back(width * i / count);
-}
-
-void Conv::fill(const ConvWeights& given) {
-  const ConvShape& s = shape_;
-  const std::size_t inner = s.kernel[0] * s.kernel[1], width = s.channels / s.groups;
-  const std::size_t fan = width * inner, per_group = s.outputs / s.groups;
-  const float* weights = given.weights.data();
-  // Blocks where sharing the loads pays for the zeros inside.
-  std::vector<bool> block(s.outputs, false);
-  for (std::size_t o = 0; o + kBlock <= s.outputs; o += o % per_group + kBlock <= per_group ? kBlock : 1) {
-    if (o % per_group + kBlock > per_group) continue;
+// A block of outputs pays where sharing the loads outweighs the zeros inside.
+void Conv::choose_blocks(const ConvWeights& given) {
+  const std::size_t fan = given.weights.size() / shape_.outputs;
+  const std::size_t per_group = shape_.outputs / shape_.groups;
+  block_.assign(shape_.outputs, false);
+  for (std::size_t o = 0; o < shape_.outputs;) {
+    const float* weights = given.weights.data() + o * fan;
     std::size_t any = 0, sum = 0;
-    for (std::size_t i = 0; i < fan; ++i) {
+    for (std::size_t i = 0; i < fan && o % per_group + kBlock <= per_group; ++i) {
       std::size_t here = 0;
-      for (std::size_t k = 0; k < kBlock; ++k) here += weights[(o + k) * fan + i] != 0;
+      for (std::size_t k = 0; k < kBlock; ++k) here += weights[k * fan + i] != 0;
       any += here != 0;
       sum += here;
     }
-    if (static_cast<double>(any) * kBlockCost < static_cast<double>(sum)) {
-      std::fill_n(block.begin() + static_cast<std::ptrdiff_t>(o), kBlock, true);
-    }
+    const bool block = static_cast<double>(any) * kernels_.block_cost < static_cast<double>(sum);
+    for (std::size_t k = 0; k < kBlock && block; ++k) block_[o + k] = true;
+    o += block ? kBlock : 1;
   }
-  std::size_t begin = 0;
-  for (const std::size_t end : chunk_ends_) {
-    Chunk chunk;
-    for (std::size_t o = 0; o < s.outputs; o += block[o] ? kBlock : 1) {
-      const std::size_t first = o / per_group * width;
-      Strip strip{static_cast<std::uint32_t>(o), block[o], 0, 0};
-      strip.begin = static_cast<std::uint32_t>(block[o] ? block_entries_.size() : entries_.size());
-      for (std::size_t i = begin * inner; i < end * inner; ++i) {
-        const std::int32_t at = offset(first + i / inner, i % inner / s.kernel[1], i % s.kernel[1]);
-        const float* w = weights + o * fan + i;
-        if (!block[o]) {
-          if (*w != 0) entries_.push_back({at, *w});
-          continue;
-        }
-        BlockEntry entry{at, {}};
-        bool any = false;
-        for (std::size_t k = 0; k < kBlock; ++k) any |= (entry.values[k] = w[k * fan]) != 0;
-        if (any) block_entries_.push_back(entry);
-      }
-      const std::size_t now = block[o] ? block_entries_.size() : entries_.size();
-      strip.count = static_cast<std::uint32_t>(now - strip.begin);
-      chunk.strips.push_back(strip);
-    }
-    chunks_.push_back(std::move(chunk));
-    begin = end;
-  }
-  const auto zeros = std::count(given.weights.begin(), given.weights.end(), 0.0f);
-  useful_ = static_cast<double>(given.weights.size() - static_cast<std::size_t>(zeros)) *
-            static_cast<double>(out_.height * out_.width);
 }
 
-void Conv::cut(std::size_t shares, const std::vector<double>& costs) {
+// The first output of each share, and the end, so that all have about as much to do.
+std::vector<std::size_t> Conv::cut(const ConvWeights& given, std::size_t shares) const {
+  const std::size_t fan = given.weights.size() / shape_.outputs;
+  std::vector<double> until;  // so much is to be done for the outputs before, and with this one
   double total = 0;
-  for (const double cost : costs) total += cost;
+  for (std::size_t o = 0; o < shape_.outputs; ++o) {
+    const auto from = given.weights.begin() + static_cast<std::ptrdiff_t>(o * fan);
+    const auto zeros = std::count(from, from + static_cast<std::ptrdiff_t>(fan), 0.0f);
+    const double each = block_[o] ? kernels_.block_cost / kBlock : 1.0;
+    total += 2 + each * static_cast<double>(fan - static_cast<std::size_t>(zeros));
+    until.push_back(total);
+  }
   std::vector<std::size_t> starts{0};
-  double sum = 0;
-  for (std::size_t i = 0; i < costs.size(); ++i) {
-    sum += costs[i];
-    while (starts.size() < shares && sum >= total * static_cast<double>(starts.size()) / static_cast<double>(shares)) {
-      starts.push_back(i + 1);
+  for (std::size_t o = 0; o < shape_.outputs; ++o) {
+    // A block stays whole.
+    std::size_t first = o;
+    while (first > 0 && block_[o] && block_[first - 1]) --first;
+    if (block_[o] && (o - first) % kBlock != kBlock - 1) continue;
+    while (starts.size() < shares &&
+           until[o] >= total * static_cast<double>(starts.size()) / static_cast<double>(shares)) {
+      starts.push_back(o + 1);
     }
   }
-  while (starts.size() <= shares) starts.push_back(costs.size());
-  starts.back() = costs.size();
-  starts_ = std::move(starts);
+  starts.resize(shares, shape_.outputs);
+  starts.push_back(shape_.outputs);
+  return starts;
 }
 
-void Conv::gather(const float* in, float* scratch, std::size_t share) const {
+// The panels' input channels, of any group.
+std::vector<Conv::Span> Conv::chunks(const ConvWeights& given) const {
   const ConvShape& s = shape_;
-  const std::size_t shares = starts_.size() - 1, lanes = out_.lanes;
-  const std::size_t begin = s.channels * share / shares, end = s.channels * (share + 1) / shares;
-  const auto height = static_cast<std::ptrdiff_t>(in_.height);
-  const auto width = static_cast<std::ptrdiff_t>(in_.width);
-  for (std::size_t c = begin; c < end; ++c) {
-    const float* plane = in + c * in_.plane() + in_.first();
-    for (std::size_t p = 0; p < phases_.size(); ++p) {
-      const auto a = static_cast<std::ptrdiff_t>(phases_[p] / s.stride[1]);
-      const auto b = static_cast<std::ptrdiff_t>(phases_[p] % s.stride[1]);
-      float* to = scratch + (c * phases_.size() + p) * phase_plane_;
-      const std::size_t columns = out_.row() / lanes;
-      for (std::size_t u = 0; u < phase_rows_; ++u, to += out_.row()) {
-        const std::ptrdiff_t y = static_cast<std::ptrdiff_t>(u * s.stride[0]) + a -
-                                 static_cast<std::ptrdiff_t>(s.padding[0]);
-        if (y < 0 || y >= height) {
-          std::fill_n(to, out_.row(), 0.0f);
-          continue;
-        }
-        const float* row = plane + static_cast<std::size_t>(y) * in_.row();
-        for (std::size_t v = 0; v < columns; ++v) {
-          const std::ptrdiff_t x = static_cast<std::ptrdiff_t>(v * s.stride[1]) + b -
-                                   static_cast<std::ptrdiff_t>(s.padding[1]);
-          float* pixel = to + v * lanes;
-          if (x < 0 || x >= width) {
-            std::fill_n(pixel, lanes, 0.0f);
-          } else if (lanes == 1) {
-            *pixel = row[x];
-          } else {
-            std::memcpy(pixel, row + static_cast<std::size_t>(x) * lanes, lanes * sizeof(float));
-          }
-        }
+  const std::size_t width = s.channels / s.groups;
+  const auto zeros = std::count(given.weights.begin(), given.weights.end(), 0.0f);
+  const double each = static_cast<double>(given.weights.size() - static_cast<std::size_t>(zeros)) /
+                      static_cast<double>(s.outputs);
+  // What a tile reads of a channel: in rows apart, or in one run where they meet.
+  const Tile& tile = places_.front().tile;
+  const std::size_t rows = tile.rows + (s.kernel[0] - 1) * s.dilation[0];
+  const std::size_t beside = tile.vectors * 16 + (s.kernel[1] - 1) * s.dilation[1] * in_.lanes;
+  const std::size_t read = std::min(rows * beside, beside + (rows - 1) * in_.row());
+  const std::size_t floats = width * (window_ ? window_->kinds() * window_->floats() : read);
+  std::size_t count = 1;
+  if (widest_ > kNarrow) {
+    count = (floats + kFirstCache - 1) / kFirstCache;
+    count = std::min(count, static_cast<std::size_t>(each / kLeastEntries));
+  }
+  count = std::max(count, (floats + kSecondCache - 1) / kSecondCache);
+  count = std::clamp<std::size_t>(count, 1, width);
+  std::vector<Span> found;
+  for (std::size_t i = 0; i < count; ++i) {
+    found.push_back({width * i / count, width * (i + 1) / count});
+  }
+  return found;
+}
+
+// Where the entries of the places of a group's input channels read, for a span of outputs.
+std::vector<std::int32_t> Conv::offsets(const ConvWeights& given, std::size_t group, Span inputs,
+                                        Span outputs, Panel& panel) {
+  const ConvShape& s = shape_;
+  const std::size_t inner = s.kernel[0] * s.kernel[1], width = s.channels / s.groups;
+  std::vector<std::int32_t> found;
+  std::size_t used = 0;
+  for (std::size_t c = inputs.begin; c < inputs.end; ++c) {
+    const std::size_t channel = group * width + c;
+    std::vector<std::ptrdiff_t> places(window_ ? window_->kinds() : 0, -1);
+    for (std::size_t i = 0; i < inner; ++i) {
+      const std::size_t y = i / s.kernel[1], x = i % s.kernel[1];
+      if (!window_) {
+        const std::size_t row = in_.row(), down = y * s.dilation[0], along = x * s.dilation[1];
+        found.push_back(static_cast<std::int32_t>(channel * in_.plane() + in_.first() + down * row +
+                                                  along * in_.lanes - s.padding[0] * row -
+                                                  s.padding[1] * in_.lanes));
+        continue;
       }
+      bool any = false;
+      for (std::size_t o = outputs.begin; o < outputs.end && !any; ++o) {
+        any = given.weights[(o * width + c) * inner + i] != 0;
+      }
+      if (!any) {
+        found.push_back(0);
+        continue;
+      }
+      const std::size_t kind = window_->kind(y, x);
+      if (places[kind] < 0) {
+        places[kind] = static_cast<std::ptrdiff_t>(used);
+        panel.pieces.push_back(window_->piece(channel, kind, used));
+        used += window_->floats();
+      }
+      found.push_back(static_cast<std::int32_t>(places[kind]) +
+                      static_cast<std::int32_t>(window_->offset(y)));
+    }
+  }
+  if (window_) scratch_size_ = std::max({scratch_size_, used, window_->floats()});
+  return found;
+}
+
+Conv::Panel Conv::panel(const ConvWeights& given, std::size_t group, Span inputs, Span outputs) {
+  const ConvShape& s = shape_;
+  const std::size_t inner = s.kernel[0] * s.kernel[1], width = s.channels / s.groups;
+  Panel made{inputs.begin == 0, inputs.end == width, {}, {}};
+  const std::vector<std::int32_t> at = offsets(given, group, inputs, outputs, made);
+  // Outputs of about as many entries take turns.
+  std::vector<std::pair<std::size_t, std::uint32_t>> singles;
+  for (std::size_t o = outputs.begin; o < outputs.end; ++o) {
+    if (block_[o]) {
+      add_block(given, static_cast<std::uint32_t>(o), inputs, at, made);
+      o += kBlock - 1;
+      continue;
+    }
+    const float* weights = given.weights.data() + (o * width + inputs.begin) * inner;
+    const auto zeros = std::count(weights, weights + at.size(), 0.0f);
+    const std::size_t kept = at.size() - static_cast<std::size_t>(zeros);
+    if (kept || made.opens || made.closes) singles.emplace_back(kept, o);
+  }
+  std::sort(singles.begin(), singles.end());
+  for (auto first = singles.begin(); first < singles.end();) {
+    std::size_t channels = kTogether;
+    while (channels > 1 && (channels * widest_ > kernels_.sums ||
+                            channels > static_cast<std::size_t>(singles.end() - first))) {
+      channels /= 2;
+    }
+    std::vector<std::uint32_t> together;
+    for (std::size_t i = 0; i < channels; ++i) together.push_back((first++)->second);
+    add_singles(given, together, inputs, at, made);
+  }
+  return made;
+}
+
+void Conv::add_singles(const ConvWeights& given, const std::vector<std::uint32_t>& outputs,
+                       Span inputs, const std::vector<std::int32_t>& at, Panel& panel) {
+  const std::size_t inner = shape_.kernel[0] * shape_.kernel[1];
+  const std::size_t width = shape_.channels / shape_.groups;
+  std::vector<std::vector<Entry>> each;
+  std::size_t count = 0;
+  for (const std::uint32_t output : outputs) {
+    const float* weights = given.weights.data() + (output * width + inputs.begin) * inner;
+    each.emplace_back();
+    for (std::size_t i = 0; i < at.size(); ++i) {
+      if (weights[i] != 0) each.back().push_back({at[i], weights[i]});
+    }
+    count = std::max(count, each.back().size());
+  }
+  panel.strips.push_back({static_cast<std::uint32_t>(outputs_.size()),
+                          static_cast<std::uint32_t>(outputs.size()), false,
+                          static_cast<std::uint32_t>(entries_.size()),
+                          static_cast<std::uint32_t>(count)});
+  outputs_.insert(outputs_.end(), outputs.begin(), outputs.end());
+  for (std::size_t i = 0; i < count; ++i) {
+    for (const std::vector<Entry>& entries : each) {
+      // The shorter ones go on with zeros, over pixels that they have read.
+      const std::int32_t last = entries.empty() ? 0 : entries.back().offset;
+      entries_.push_back(i < entries.size() ? entries[i] : Entry{last, 0.0f});
     }
   }
 }
 
-void Conv::compute(const float* in, const float* scratch, const float* residual, float* out,
+void Conv::add_block(const ConvWeights& given, std::uint32_t output, Span inputs,
+                     const std::vector<std::int32_t>& at, Panel& panel) {
+  const std::size_t inner = shape_.kernel[0] * shape_.kernel[1];
+  const std::size_t fan = given.weights.size() / shape_.outputs;
+  const float* weights = given.weights.data() + output * fan + inputs.begin * inner;
+  const std::size_t begin = block_entries_.size();
+  for (std::size_t i = 0; i < at.size(); ++i) {
+    BlockEntry entry{at[i], {}};
+    bool any = false;
+    for (std::size_t k = 0; k < kBlock; ++k) any |= (entry.values[k] = weights[k * fan + i]) != 0;
+    if (any) block_entries_.push_back(entry);
+  }
+  panel.strips.push_back({static_cast<std::uint32_t>(outputs_.size()), kBlock, true,
+                          static_cast<std::uint32_t>(begin),
+                          static_cast<std::uint32_t>(block_entries_.size() - begin)});
+  outputs_.push_back(output);
+}
+
+void Conv::run(const Panel& panel, const Strip& strip, const float* from, const float* residual,
+               float* out, const Place& place) const {
+  const std::size_t plane = out_.plane();
+  const std::uint32_t* outputs = outputs_.data() + strip.outputs;
+  const auto finish = [&](std::size_t output, std::size_t begin) {
+    return Finish{keep_.empty() ? nullptr : keep_.data() + begin,
+                  residual ? residual + output * plane + out_.first() + begin : nullptr, low_, high_};
+  };
+  if (!strip.block) {
+    kernels_.run(strip.channels, place.tile, from, entries_.data() + strip.begin, strip.count,
+                 outputs, plane, bias_.data(), panel.opens, panel.closes, finish(0, place.begin),
+                 out + out_.first() + place.begin);
+    return;
+  }
+  const std::size_t all = place.tile.vectors;
+  const std::size_t pieces = (all + kernels_.block_tile - 1) / kernels_.block_tile;
+  for (std::size_t i = 0; i < place.tile.rows * pieces; ++i) {
+    const std::size_t row = i / pieces * place.tile.stride, piece = i % pieces;
+    const std::size_t v = all * piece / pieces, w = all * (piece + 1) / pieces;
+    const std::size_t begin = place.begin + row + v * 16;
+    kernels_.run_block(w - v, from + row + v * 16, block_entries_.data() + strip.begin, strip.count,
+                       bias_.data() + *outputs, panel.opens, panel.closes, finish(*outputs, begin),
+                       out + *outputs * plane + out_.first() + begin, plane);
+  }
+}
+
+void Conv::compute(const float* in, float* scratch, const float* residual, float* out,
                    std::size_t share) const {
-  const float* from = scratch_size_ ? scratch : in;
-  const std::size_t vectors = (out_.run() - (out_.row() - out_.width * out_.lanes) + 15) / 16;
-  const std::size_t tiles = (vectors + kernels_.tile - 1) / kernels_.tile;
-  const std::size_t plane = out_.plane(), first = out_.first();
-  for (std::size_t tile = 0; tile < tiles; ++tile) {
-    const std::size_t begin = vectors * tile / tiles, end = vectors * (tile + 1) / tiles;
-    for (std::size_t c = 0; c < chunks_.size(); ++c) {
-      const bool opens = c == 0, closes = c + 1 == chunks_.size();
-      const Strip* strip = chunks_[c].strips.data() + starts_[share];
-      const Strip* const last = chunks_[c].strips.data() + starts_[share + 1];
-      for (; strip < last; ++strip) {
-        if (strip->count == 0 && !opens && !closes) continue;
-        const std::size_t at = strip->output * plane + first;
-        const std::size_t pieces =
-            strip->block ? (end - begin + kernels_.block_tile - 1) / kernels_.block_tile : 1;
-        for (std::size_t piece = 0; piece < pieces; ++piece) {
-          const std::size_t v = begin + (end - begin) * piece / pieces;
-          const std::size_t w = begin + (end - begin) * (piece + 1) / pieces;
-          const Finish finish{keep_.data() + v * 16,
-                              residual ? residual + at + v * 16 : nullptr, low_, high_};
-          if (strip->block) {
-            kernels_.run_block(w - v, from + v * 16, block_entries_.data() + strip->begin,
-                               strip->count, bias_.data() + strip->output, opens, closes, finish,
-                               out + at + v * 16, plane);
-          } else {
-            kernels_.run(w - v, from + v * 16, entries_.data() + strip->begin, strip->count,
-                         bias_[strip->output], opens, closes, finish, out + at + v * 16);
-          }
-        }
+  for (const Place& place : places_) {
+    for (const Panel& panel : panels_[share]) {
+      if (window_) {
+        window_->fill(panel.pieces, in, place.begin, place.begin + place.tile.vectors * 16, kernels_,
+                      scratch);
       }
+      const float* from = window_ ? scratch : in + place.begin;
+      for (const Strip& strip : panel.strips) run(panel, strip, from, residual, out, place);
     }
   }
 }

@@ -3,17 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "geometry.hpp"
 #include "kernels.hpp"
+#include "window.hpp"
 
 namespace regrow {
-
-struct ConvShape {
-  std::size_t channels, outputs, groups;
-  std::size_t kernel[2], stride[2], padding[2], dilation[2];
-};
 
 // Weights (outputs, channels / groups, kernel rows, kernel columns) and biases; zeros are removed.
 struct ConvWeights {
@@ -27,53 +24,73 @@ class Conv {
   Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, float low, float high,
        const Kernels& kernels, std::size_t shares);
 
-  // Floats of scratch memory that `gather` fills; 0 where the input can be read as it is.
+  // Floats of scratch memory that each share needs; 0 where the input can be read as it is.
   std::size_t scratch_size() const { return scratch_size_; }
 
-  // Copies a share of the input so that strides and foreign row lengths vanish.
-  void gather(const float* in, float* scratch, std::size_t share) const;
-
   // Computes a share of the output channels. `residual`, if any, has the output's geometry.
-  void compute(const float* in, const float* scratch, const float* residual, float* out,
+  void compute(const float* in, float* scratch, const float* residual, float* out,
                std::size_t share) const;
 
   // Multiply-adds of the kept weights for one image.
   double useful() const { return useful_; }
 
   std::size_t bytes() const {
-    return entries_.size() * sizeof(Entry) + block_entries_.size() * sizeof(BlockEntry);
+    return entries_.size() * sizeof(Entry) + block_entries_.size() * sizeof(BlockEntry) +
+           (window_ ? window_->bytes() : 0);
   }
 
  private:
-  // Entries of some output channels for some input channels.
+  // Some output channels whose entries take turns, or a block.
   struct Strip {
-    std::uint32_t output;
+    std::uint32_t outputs;  // the first, in outputs_
+    std::uint32_t channels;
     bool block;
-    std::uint32_t begin, count;  // of the entries
+    std::uint32_t begin, count;  // of the entries of each
   };
-  struct Chunk {
-    std::vector<Strip> strips;  // by output, the same in every chunk
+  // What some input channels of a group add to those of its output channels that a share has.
+  struct Panel {
+    bool opens, closes;  // it is the first, the last of its outputs
+    std::vector<Strip> strips;
+    std::vector<Piece> pieces;  // of the window
+  };
+  struct Span {
+    std::size_t begin, end;
+  };
+  // A tile of the output, and where it begins, in floats behind the first pixel.
+  struct Place {
+    std::size_t begin;
+    Tile tile;
   };
 
-  void plan_gather(const ConvShape& shape);
-  void choose_chunks(const ConvWeights& weights);
-  void fill(const ConvWeights& weights);
-  void cut(std::size_t shares, const std::vector<double>& costs);
-  std::int32_t offset(std::size_t channel, std::size_t row, std::size_t column) const;
+  void choose_blocks(const ConvWeights& weights);
+  std::vector<Span> chunks(const ConvWeights& weights) const;
+  std::vector<std::size_t> cut(const ConvWeights& weights, std::size_t shares) const;
+  Panel panel(const ConvWeights& weights, std::size_t group, Span inputs, Span outputs);
+  std::vector<std::int32_t> offsets(const ConvWeights& weights, std::size_t group, Span inputs,
+                                    Span outputs, Panel& panel);
+  void add_singles(const ConvWeights& weights, const std::vector<std::uint32_t>& outputs,
+                   Span inputs, const std::vector<std::int32_t>& at, Panel& panel);
+  void add_block(const ConvWeights& weights, std::uint32_t output, Span inputs,
+                 const std::vector<std::int32_t>& at, Panel& panel);
+  void choose_tiles();
+  void run(const Panel& panel, const Strip& strip, const float* from, const float* residual,
+           float* out, const Place& place) const;
 
   ConvShape shape_;
   Geometry in_, out_;
   const Kernels& kernels_;
   float low_, high_;
+  bool direct_;                // the input can be read as it is
+  std::vector<Place> places_;
+  std::size_t widest_ = 0;     // vectors of a tile
   std::vector<float> bias_, keep_;
-  std::size_t scratch_size_ = 0, phase_rows_ = 0, phase_plane_ = 0;
-  std::vector<std::size_t> phases_;  // those that some weight reads: row phase * stride + column's
-  std::vector<std::int32_t> phase_index_;
-  std::vector<std::size_t> chunk_ends_;  // input channels of a group
-  std::vector<Chunk> chunks_;
+  std::optional<Window> window_;  // if not direct
+  std::size_t scratch_size_ = 0;
+  std::vector<bool> block_;              // by output: it belongs to a block
+  std::vector<std::vector<Panel>> panels_;  // by share
+  std::vector<std::uint32_t> outputs_;
   std::vector<Entry> entries_;
   std::vector<BlockEntry> block_entries_;
-  std::vector<std::size_t> starts_;  // the first strip of each share, and the end
   double useful_ = 0;
 };
 

@@ -15,12 +15,12 @@ struct Geometry {
   std::size_t lanes = 1;
 
   std::size_t row() const { return (width + left) * lanes; }
-  std::size_t first() const { return top * row() + left * lanes; }
+  std::size_t first() const { return (top * row() + left * lanes + 15) / 16 * 16; }
   std::size_t run() const { return height * row(); }  // floats from the first pixel on
 
   // A last vector may write 15 floats behind a run; they are nobody's.
   std::size_t plane() const {
-    const std::size_t floats = (height + 2 * top) * row() + left * lanes + 15;
+    const std::size_t floats = first() + (height + top) * row() + 15;
     return (floats + 15) / 16 * 16;
   }
   // Behind the last plane runs are read that begin at its last pixels.

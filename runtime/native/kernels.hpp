@@ -17,6 +17,13 @@ namespace regrow {
 // Output channels that are computed at once share the loaded pixels.
 constexpr std::size_t kBlock = 4;
 
+// Outputs that are computed at once without sharing anything, at most: sums of one output alone
+// would wait for each other in a narrow tile.
+constexpr std::size_t kTogether = 8;
+
+// Rows of a tile at most.
+constexpr std::size_t kRows = 4;
+
 // A weight: where its pixels begin, in floats from the tile's first one, and its value.
 struct Entry {
   std::int32_t offset;
@@ -31,9 +38,20 @@ struct BlockEntry {
 
 // What happens to a sum before it is stored.
 struct Finish {
-  const float* keep = nullptr;      // all bits set for pixels of the image, none for padding
+  const float* keep = nullptr;      // all bits set for pixels of the image, none else; or null
   const float* residual = nullptr;  // added, or null
   float low, high;                  // clamped
+};
+
+// Rows of so many vectors of 16 floats, `stride` floats apart in input and output.
+struct Tile {
+  std::size_t rows, vectors, stride;
+};
+
+// Pixels of the input that are to be copied: from where, which of them, to where, all in floats.
+struct Piece {
+  std::ptrdiff_t from;
+  std::size_t what, to;
 };
 
 struct Kernels {
@@ -42,15 +60,34 @@ struct Kernels {
   // Vectors of 16 floats in a tile of one channel, and of a block of channels.
   std::size_t tile, block_tile;
 
-  // out[t] = finish(start + sum of value * in[offset + t]) for `vectors` <= tile vectors. `start` is
-  // the bias where `first`, else what out holds; nothing is finished unless `last`.
-  void (*run)(std::size_t vectors, const float* in, const Entry* entries, std::size_t count,
-              float bias, bool first, bool last, const Finish& finish, float* out);
+  // Vectors whose sums are kept at once: of one channel in a wide tile, of several in a narrow one.
+  std::size_t sums;
 
-  // The same for kBlock channels that lie `stride` floats apart, with `vectors` <= block_tile.
+  // A place of a block takes as long as so many entries: its pixels are loaded once for all.
+  double block_cost;
+
+  // out[t] = finish(start + sum of value * in[offset + t]) for the vectors t of a tile, in each of
+  // `channels` outputs: a power of two at most kTogether, and times the tile's vectors at most sums.
+  // An output's plane begins at its number times `plane`; entries take turns, the first of each
+  // output first, `count` of each. `start` is the bias where `first`, else what out holds; nothing
+  // is finished unless `last`.
+  void (*run)(std::size_t channels, const Tile& tile, const float* in, const Entry* entries,
+              std::size_t count, const std::uint32_t* outputs, std::size_t plane,
+              const float* bias, bool first, bool last, const Finish& finish, float* out);
+
+  // The same for `vectors` <= block_tile in a row, of kBlock channels that lie `stride` floats apart
+  // and share each entry's pixels.
   void (*run_block)(std::size_t vectors, const float* in, const BlockEntry* entries,
                     std::size_t count, const float* bias, bool first, bool last,
                     const Finish& finish, float* out, std::size_t stride);
+
+  // Pieces of `vectors` of 16 floats: zero where the mask's bits are not, which `what` refers to.
+  void (*copy_masked)(const Piece* pieces, std::size_t count, std::size_t vectors, const float* in,
+                      const float* masks, float* to);
+
+  // Pieces of so many pixels: zero where an index, which `what` refers to, is negative.
+  void (*copy_gathered)(const Piece* pieces, std::size_t count, std::size_t pixels,
+                        std::size_t lanes, const float* in, const std::int32_t* indices, float* to);
 
   // The larger of each 2 x 2 pixels of two rows; `pixels` and `lanes` are the output's.
   void (*halve)(const float* top, const float* bottom, std::size_t pixels, std::size_t lanes,

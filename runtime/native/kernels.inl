@@ -1,5 +1,5 @@
 // Included by one file for each instruction set, which defines REGROW_ISA, REGROW_NAME, REGROW_WIDTH,
-// REGROW_TILE and REGROW_BLOCK_TILE.
+// REGROW_TILE, REGROW_BLOCK_TILE, REGROW_SUMS and REGROW_BLOCK_COST.
 #include <algorithm>
 #include <utility>
 
@@ -9,64 +9,68 @@
 namespace regrow {
 namespace {
 
-template <std::size_t N>
-REGROW_INLINE void finish_and_store(Vec (&sums)[N], const Finish& finish, float* out,
-                                    std::size_t at) {
+// Rows are `stride` floats apart.
+template <std::size_t Rows, std::size_t N>
+REGROW_INLINE void finish_and_store(Vec (&sums)[Rows][N], const Finish& finish, std::size_t stride,
+                                    std::size_t plane, float* out) {
 REGROW_UNROLL
-  for (std::size_t t = 0; t < N; ++t) {
-    Vec v = sums[t];
-    if (finish.residual) v += load(finish.residual + at + t * kVec);
-    v = at_most(at_least(v, finish.low), finish.high);
-    if (finish.keep) v = masked(v, finish.keep + t * kVec);
-    store(out + at + t * kVec, v);
+  for (std::size_t r = 0; r < Rows; ++r) {
+REGROW_UNROLL
+    for (std::size_t t = 0; t < N; ++t) {
+      const std::size_t at = r * stride + t * kVec;
+      Vec v = sums[r][t];
+      if (finish.residual) v += load(finish.residual + plane + at);
+      v = at_most(at_least(v, finish.low), finish.high);
+      if (finish.keep) v = masked(v, finish.keep + at);
+      store(out + plane + at, v);
+    }
   }
 }
 
 constexpr std::size_t kParts = 16 / kVec;  // registers to 16 floats
 
-// Short tiles keep several sums of each vector, since an addition waits for the one before.
-constexpr std::size_t ways(std::size_t vectors) {
-  return vectors >= 8 ? 1 : vectors >= 4 ? 2 : vectors >= 2 ? 4 : 8;
-}
-
-template <std::size_t N>
-void run_tile(const float* in, const Entry* entries, std::size_t count, float bias, bool first,
+template <std::size_t Channels, std::size_t Rows, std::size_t N>
+void run_tile(std::size_t stride, const float* in, const Entry* entries, std::size_t count,
+              const std::uint32_t* outputs, std::size_t plane, const float* bias, bool first,
               bool last, const Finish& finish, float* out) {
-  constexpr std::size_t kWays = ways(N);
-  Vec sums[kWays][N];
+  Vec sums[Channels][Rows][N];
 REGROW_UNROLL
-  for (std::size_t t = 0; t < N; ++t) sums[0][t] = first ? all(bias) : load(out + t * kVec);
+  for (std::size_t c = 0; c < Channels; ++c) {
+    const std::size_t at = outputs[c] * plane;
 REGROW_UNROLL
-  for (std::size_t way = 1; way < kWays; ++way) {
+    for (std::size_t r = 0; r < Rows; ++r) {
 REGROW_UNROLL
-    for (std::size_t t = 0; t < N; ++t) sums[way][t] = Vec{};
-  }
-  const Entry* const end = entries + count;
-  for (; entries + kWays <= end; entries += kWays) {
-REGROW_UNROLL
-    for (std::size_t way = 0; way < kWays; ++way) {
-      const float* from = in + entries[way].offset;
-      const float value = entries[way].value;
-REGROW_UNROLL
-      for (std::size_t t = 0; t < N; ++t) sums[way][t] += value * load(from + t * kVec);
+      for (std::size_t t = 0; t < N; ++t) {
+        sums[c][r][t] = first ? all(bias[outputs[c]]) : load(out + at + r * stride + t * kVec);
+      }
     }
   }
-  for (; entries < end; ++entries) {
-    const float* from = in + entries->offset;
-    const float value = entries->value;
+  for (const Entry* const end = entries + count * Channels; entries < end; entries += Channels) {
 REGROW_UNROLL
-    for (std::size_t t = 0; t < N; ++t) sums[0][t] += value * load(from + t * kVec);
+    for (std::size_t c = 0; c < Channels; ++c) {
+      const float* from = in + entries[c].offset;
+      const float value = entries[c].value;
+REGROW_UNROLL
+      for (std::size_t r = 0; r < Rows; ++r) {
+REGROW_UNROLL
+        for (std::size_t t = 0; t < N; ++t) {
+          sums[c][r][t] += value * load(from + r * stride + t * kVec);
+        }
+      }
+    }
   }
 REGROW_UNROLL
-  for (std::size_t way = 1; way < kWays; ++way) {
+  for (std::size_t c = 0; c < Channels; ++c) {
+    const std::size_t at = outputs[c] * plane;
+    if (last) {
+      finish_and_store(sums[c], finish, stride, at, out);
+      continue;
+    }
 REGROW_UNROLL
-    for (std::size_t t = 0; t < N; ++t) sums[0][t] += sums[way][t];
-  }
-  if (last) {
-    finish_and_store(sums[0], finish, out, 0);
-  } else {
+    for (std::size_t r = 0; r < Rows; ++r) {
 REGROW_UNROLL
-    for (std::size_t t = 0; t < N; ++t) store(out + t * kVec, sums[0][t]);
+      for (std::size_t t = 0; t < N; ++t) store(out + at + r * stride + t * kVec, sums[c][r][t]);
+    }
   }
 }
 
@@ -74,12 +78,12 @@ template <std::size_t N>
 void run_block_tile(const float* in, const BlockEntry* entries, std::size_t count,
                     const float* bias, bool first, bool last, const Finish& finish, float* out,
                     std::size_t stride) {
-  Vec sums[kBlock][N];
+  Vec sums[kBlock][1][N];
 REGROW_UNROLL
   for (std::size_t channel = 0; channel < kBlock; ++channel) {
 REGROW_UNROLL
     for (std::size_t t = 0; t < N; ++t) {
-      sums[channel][t] = first ? all(bias[channel]) : load(out + channel * stride + t * kVec);
+      sums[channel][0][t] = first ? all(bias[channel]) : load(out + channel * stride + t * kVec);
     }
   }
   for (const BlockEntry* const end = entries + count; entries < end; ++entries) {
@@ -90,28 +94,47 @@ REGROW_UNROLL
     for (std::size_t channel = 0; channel < kBlock; ++channel) {
       const float value = entries->values[channel];
 REGROW_UNROLL
-      for (std::size_t t = 0; t < N; ++t) sums[channel][t] += value * pixels[t];
+      for (std::size_t t = 0; t < N; ++t) sums[channel][0][t] += value * pixels[t];
     }
   }
 REGROW_UNROLL
   for (std::size_t channel = 0; channel < kBlock; ++channel) {
     if (last) {
-      finish_and_store(sums[channel], finish, out, channel * stride);
+      finish_and_store(sums[channel], finish, 0, channel * stride, out);
     } else {
 REGROW_UNROLL
-      for (std::size_t t = 0; t < N; ++t) store(out + channel * stride + t * kVec, sums[channel][t]);
+      for (std::size_t t = 0; t < N; ++t) store(out + channel * stride + t * kVec, sums[channel][0][t]);
     }
   }
 }
 
-template <std::size_t... N>
-void run_any(std::index_sequence<N...>, std::size_t vectors, const float* in, const Entry* entries,
-             std::size_t count, float bias, bool first, bool last, const Finish& finish,
-             float* out) {
-  using Run = void (*)(const float*, const Entry*, std::size_t, float, bool, bool, const Finish&,
-                       float*);
-  static constexpr Run kRuns[] = {&run_tile<(N + 1) * kParts>...};
-  kRuns[vectors - 1](in, entries, count, bias, first, last, finish, out);
+using Run = void (*)(std::size_t, const float*, const Entry*, std::size_t, const std::uint32_t*,
+                     std::size_t, const float*, bool, bool, const Finish&, float*);
+
+// For 1, 2, 3 ... vectors in a row, as many as there are sums for.
+template <std::size_t Channels, std::size_t Rows, std::size_t... N>
+Run run_of(std::index_sequence<N...>, std::size_t vectors) {
+  static constexpr Run kRuns[] = {&run_tile<Channels, Rows, (N + 1) * kParts>...};
+  return kRuns[vectors - 1];
+}
+
+template <std::size_t Channels, std::size_t Rows>
+Run run_of(std::size_t vectors) {
+  constexpr std::size_t kMost =
+      std::min<std::size_t>(REGROW_TILE / Rows, REGROW_SUMS / (Channels * Rows));
+  if constexpr (kMost == 0) {
+    return nullptr;  // There are not so many registers, and nobody asks.
+  } else {
+    return run_of<Channels, Rows>(std::make_index_sequence<kMost>{}, vectors);
+  }
+}
+
+template <std::size_t Channels>
+Run run_of(const Tile& tile) {
+  return tile.rows == 1   ? run_of<Channels, 1>(tile.vectors)
+         : tile.rows == 2 ? run_of<Channels, 2>(tile.vectors)
+         : tile.rows == 3 ? run_of<Channels, 3>(tile.vectors)
+                          : run_of<Channels, 4>(tile.vectors);
 }
 
 template <std::size_t... N>
@@ -124,10 +147,14 @@ void run_block_any(std::index_sequence<N...>, std::size_t vectors, const float* 
   kRuns[vectors - 1](in, entries, count, bias, first, last, finish, out, stride);
 }
 
-void run(std::size_t vectors, const float* in, const Entry* entries, std::size_t count, float bias,
+void run(std::size_t channels, const Tile& tile, const float* in, const Entry* entries,
+         std::size_t count, const std::uint32_t* outputs, std::size_t plane, const float* bias,
          bool first, bool last, const Finish& finish, float* out) {
-  run_any(std::make_index_sequence<REGROW_TILE>{}, vectors, in, entries, count, bias, first, last,
-          finish, out);
+  const Run chosen = channels == 1   ? run_of<1>(tile)
+                     : channels == 2 ? run_of<2>(tile)
+                     : channels == 4 ? run_of<4>(tile)
+                                     : run_of<kTogether>(tile);
+  chosen(tile.stride, in, entries, count, outputs, plane, bias, first, last, finish, out);
 }
 
 void run_block(std::size_t vectors, const float* in, const BlockEntry* entries, std::size_t count,
@@ -135,6 +162,56 @@ void run_block(std::size_t vectors, const float* in, const BlockEntry* entries, 
                std::size_t stride) {
   run_block_any(std::make_index_sequence<REGROW_BLOCK_TILE>{}, vectors, in, entries, count, bias,
                 first, last, finish, out, stride);
+}
+
+template <std::size_t Vectors>
+void copy_masked_of(const Piece* pieces, std::size_t count, std::size_t given, const float* in,
+                    const float* masks, float* to) {
+  const std::size_t vectors = Vectors ? Vectors : given;
+  for (const Piece* const end = pieces + count; pieces < end; ++pieces) {
+    const float* from = in + pieces->from;
+    const float* mask = masks + pieces->what;
+    for (std::size_t i = 0; i < vectors * 16; i += kVec) {
+      store(to + pieces->to + i, masked(load(from + i), mask + i));
+    }
+  }
+}
+
+void copy_masked(const Piece* pieces, std::size_t count, std::size_t vectors, const float* in,
+                 const float* masks, float* to) {
+  const auto copy = vectors == 1 ? &copy_masked_of<1>
+                    : vectors == 4 ? &copy_masked_of<4>
+                                   : &copy_masked_of<0>;
+  copy(pieces, count, vectors, in, masks, to);
+}
+
+template <std::size_t Lanes>
+void copy_gathered_of(const Piece* pieces, std::size_t count, std::size_t pixels, const float* in,
+                      const std::int32_t* indices, float* to) {
+  for (const Piece* const end = pieces + count; pieces < end; ++pieces) {
+    const float* from = in + pieces->from;
+    const std::int32_t* index = indices + pieces->what;
+    float* out = to + pieces->to;
+    for (std::size_t p = 0; p < pixels; ++p, out += Lanes) {
+      if (Lanes == 1) {
+        *out = index[p] < 0 ? 0.0f : from[index[p]];
+      } else if (index[p] < 0) {
+        std::memset(out, 0, Lanes * sizeof(float));
+      } else {
+        std::memcpy(out, from + index[p], Lanes * sizeof(float));
+      }
+    }
+  }
+}
+
+void copy_gathered(const Piece* pieces, std::size_t count, std::size_t pixels, std::size_t lanes,
+                   const float* in, const std::int32_t* indices, float* to) {
+  const auto copy = lanes == 1   ? &copy_gathered_of<1>
+                    : lanes == 2 ? &copy_gathered_of<2>
+                    : lanes == 4 ? &copy_gathered_of<4>
+                    : lanes == 8 ? &copy_gathered_of<8>
+                                 : &copy_gathered_of<16>;
+  copy(pieces, count, pixels, in, indices, to);
 }
 
 // NaN is larger than anything.
@@ -168,7 +245,7 @@ void halve(const float* top, const float* bottom, std::size_t pixels, std::size_
 }  // namespace
 
 extern const Kernels REGROW_ISA;
-const Kernels REGROW_ISA = {REGROW_NAME, REGROW_TILE, REGROW_BLOCK_TILE, &run, &run_block,
-                           &halve};
+const Kernels REGROW_ISA = {REGROW_NAME,  REGROW_TILE,  REGROW_BLOCK_TILE, REGROW_SUMS, REGROW_BLOCK_COST, &run,
+                           &run_block,  &copy_masked, &copy_gathered,     &halve};
 
 }  // namespace regrow

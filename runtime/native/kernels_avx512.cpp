@@ -3,4 +3,6 @@
 #define REGROW_WIDTH 16
 #define REGROW_TILE 16
 #define REGROW_BLOCK_TILE 6
+#define REGROW_SUMS 24
+#define REGROW_BLOCK_COST 2.3
 #include "kernels.inl"

@@ -80,15 +80,11 @@ void Program::conv(const ConvWeights& weights, const Geometry& in, std::size_t f
   }
   const auto made = std::make_shared<const Conv>(weights, in, out, low, high, kernels_, threads_);
   convs_.push_back(made);
-  const std::size_t scratch = made->scratch_size() ? buffer(made->scratch_size()) : 0;
-  if (made->scratch_size()) {
-    step([=](float* const* buffers, std::size_t share) {
-      made->gather(buffers[from], buffers[scratch], share);
-    });
-  }
+  const std::size_t floats = made->scratch_size();
+  const std::size_t scratch = floats ? buffer(floats * threads_) : 0;
   step(
       [=](float* const* buffers, std::size_t share) {
-        made->compute(buffers[from], made->scratch_size() ? buffers[scratch] : nullptr,
+        made->compute(buffers[from], floats ? buffers[scratch] + share * floats : nullptr,
                       residual >= 0 ? buffers[residual] : nullptr, buffers[to], share);
       },
       made->useful());

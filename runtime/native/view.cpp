@@ -4,6 +4,8 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <type_traits>
 
 namespace regrow {
 
@@ -34,6 +36,14 @@ std::size_t outer(const View& view) { return view.dims.empty() ? 0 : view.dims.s
 std::size_t last(const View& view) { return view.dims.empty() ? 1 : view.dims.back(); }
 std::size_t step_of(const View& view) { return view.strides.empty() ? 0 : view.strides.back(); }
 
+// Calls `go` with the number of lanes, known to the compiler where it is 1 or a whole register.
+template <typename Go>
+void with_lanes(std::size_t lanes, Go go) {
+  if (lanes == 1) return go(std::integral_constant<std::size_t, 1>{});
+  if (lanes == 16) return go(std::integral_constant<std::size_t, 16>{});
+  go(lanes);
+}
+
 template <typename Function>
 void map(const float* from, const View& a, float* to, const View& b, std::size_t lanes,
          std::size_t share, std::size_t shares, Function function) {
@@ -45,9 +55,11 @@ void map(const float* from, const View& a, float* to, const View& b, std::size_t
       for (std::size_t i = 0; i < n * lanes; ++i) y[i] = function(x[i]);
       return;
     }
-    for (std::size_t k = 0; k < n; ++k) {
-      for (std::size_t l = 0; l < lanes; ++l) y[k * sb + l] = function(x[k * sa + l]);
-    }
+    with_lanes(lanes, [&](auto known) {
+      for (std::size_t k = 0; k < n; ++k) {
+        for (std::size_t l = 0; l < known; ++l) y[k * sb + l] = function(x[k * sa + l]);
+      }
+    });
   });
 }
 
@@ -175,13 +187,16 @@ void adaptive_pool(const float* from, const View& a, float* to, const View& b, s
         const std::size_t left = x * width / columns;
         const std::size_t right = ((x + 1) * width + columns - 1) / columns;
         float* out = to + at[1] + y * b.strides[1] + x * b.strides[2];
-        std::fill_n(out, lanes, 0.0f);
-        for (std::size_t i = top; i < bottom; ++i) {
-          for (std::size_t j = left; j < right; ++j) {
-            const float* in = from + at[0] + i * a.strides[1] + j * a.strides[2];
-            for (std::size_t l = 0; l < lanes; ++l) out[l] += in[l];
+        with_lanes(lanes, [&](auto known) {
+          for (std::size_t l = 0; l < known; ++l) {
+            float sum = 0;
+            for (std::size_t i = top; i < bottom; ++i) {
+              const float* in = from + at[0] + i * a.strides[1] + l;
+              for (std::size_t j = left; j < right; ++j) sum += in[j * a.strides[2]];
+            }
+            out[l] = sum;
           }
-        }
+        });
         const auto count = static_cast<float>((bottom - top) * (right - left));
         for (std::size_t l = 0; l < lanes; ++l) out[l] /= count;
       }
@@ -203,11 +218,20 @@ std::vector<std::size_t> offsets(const View& view, std::size_t axes) {
 
 void mean(const float* from, const View& a, const std::vector<std::size_t>& inner, float* to,
           const View& b, std::size_t lanes, std::size_t share, std::size_t shares) {
+  // Several sums, since an addition waits for the one before.
+  constexpr std::size_t kSums = 8;
+  const std::size_t n = inner.size();
   each<2>({&a, &b}, b.dims.size(), share, shares, [&](const auto& at) {
     for (std::size_t l = 0; l < lanes; ++l) {
-      double sum = 0;
-      for (const std::size_t i : inner) sum += from[at[0] + i + l];
-      to[at[1] + l] = static_cast<float>(sum / static_cast<double>(inner.size()));
+      const float* x = from + at[0] + l;
+      double sums[kSums] = {};
+      std::size_t i = 0;
+      for (; i + kSums <= n; i += kSums) {
+        for (std::size_t k = 0; k < kSums; ++k) sums[k] += x[inner[i + k]];
+      }
+      for (; i < n; ++i) sums[0] += x[inner[i]];
+      to[at[1] + l] = static_cast<float>(std::accumulate(sums, sums + kSums, 0.0) /
+                                         static_cast<double>(n));
     }
   });
 }

@@ -141,24 +141,14 @@ def test_a_forked_process_computes_too() -> None:
 
 
 def test_a_small_file_cannot_ask_for_any_memory() -> None:
-    wide = 2**22
-    nodes = [
-        Node("slice", ("x",), "s", {}, {"axis": 1, "start": 0, "stop": 1, "step": 1}),
-        Node("reshape", ("s",), "r", {}, {"shape": [1, 1, wide]}),
-        Node(
-            "conv2d",
-            ("r",),
-            "c",
-            {"weight": "w"},
-            {"stride": [1, 1], "padding": [0, 0], "dilation": [1, wide - 1], "groups": 1},
-        ),
-        Node("reshape", ("s",), "flat", {}, {"shape": [wide]}),
-        Node("relu", ("flat",), "y"),
-    ]
-    graph = Graph((("x", (1, wide), "float32"),), ("c", "y"), tuple(nodes))
-    stored = {"w": Array(np.ones((1, 1, 1, 2), np.float32), "float32")}
+    wide = {"before": [0, 0, 0], "after": [0, 0, 2**27 - 1], "value": 0.0}
+    grown = [Node("pad", ("x",), f"p{i}", {}, wide) for i in range(40)]
+    first = {"axis": 3, "start": 0, "stop": 1, "step": 1}
+    small = [Node("slice", (f"p{i}",), f"y{i}", {}, first) for i in range(40)]
+    outputs = tuple(node.output for node in small)
+    graph = Graph((("x", (1, 1, 1), "float32"),), outputs, (*grown, *small))
     with pytest.raises(RuntimeFileError, match="GiB"):
-        Network(Contents(stored, graph, {}), threads=1)(np.zeros((1, 1, wide), np.float32))
+        Network(Contents({}, graph, {}), threads=1)(np.zeros((1, 1, 1, 1), np.float32))
 
 
 @settings(max_examples=60, deadline=None)

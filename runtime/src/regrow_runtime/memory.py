@@ -11,6 +11,8 @@ from regrow_runtime.fold import Shapes, Step, Weighted
 
 Size = tuple[int, int]
 Planes = tuple[int, int, int]
+LANES = 16
+"""Images that are computed side by side at most: as many as a vector register has room for."""
 
 
 def planes(shape: Sequence[int]) -> Planes:
@@ -29,28 +31,30 @@ def conv_planes(step: Weighted, shapes: Shapes) -> tuple[Planes, Planes]:
     return planes(before), planes(after)
 
 
-def paddings(steps: Iterable[Step], shapes: Shapes) -> dict[Size, Size]:
+def paddings(steps: Iterable[Step], shapes: Shapes, lanes: int) -> dict[Size, Size]:
     """Rows above and below and columns at the side that the planes of each size need.
 
     All values of one size share them, so that the runs of pixels of a convolution mean the same in
-    its input and its output.
+    its input and its output. With fewer images side by side than a vector holds, convolutions lay
+    out their input anew and need no columns.
     """
     found: dict[Size, Size] = {}
-
-    def demand(size: Size, rows: int, columns: int) -> None:
-        old = found.get(size, (0, 0))
-        found[size] = (max(old[0], rows), max(old[1], columns))
-
     for step in steps:
         if not isinstance(step, Weighted):
             continue
         (_, *before), (_, *after) = conv_planes(step, shapes)
-        reach = (step.weight.shape[3] - 1) * step.dilation[1]
-        if step.stride == (1, 1) and before == after:
-            columns = max(step.padding[1], reach - step.padding[1])
-            demand((before[0], before[1]), step.padding[0], columns)
-        else:
-            demand((after[0], after[1]), 0, reach // step.stride[1])
+        if step.stride != (1, 1) or before != after:
+            continue
+        rows, columns = (
+            max(step.padding[axis], reach - step.padding[axis])
+            for axis, reach in enumerate(
+                (size - 1) * dilation
+                for size, dilation in zip(step.weight.shape[2:], step.dilation, strict=True)
+            )
+        )
+        size = (before[0], before[1])
+        old = found.get(size, (0, 0))
+        found[size] = (max(old[0], rows), max(old[1], columns if lanes % LANES == 0 else 0))
     return found
 
 

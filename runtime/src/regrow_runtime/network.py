@@ -16,10 +16,9 @@ from regrow_runtime.check_graph import check_graph
 from regrow_runtime.errors import RuntimeFileError
 from regrow_runtime.file import Contents, read
 from regrow_runtime.fold import fold
+from regrow_runtime.memory import LANES
 from regrow_runtime.plan import plan
 
-LANES = 16
-"""Images that are computed side by side: as many as a vector register has room for."""
 _MOST_BYTES = 16 * 2**30  # of a program: a small file may ask for any amount
 _PROGRAMS = 5  # as many as there are powers of two up to LANES
 

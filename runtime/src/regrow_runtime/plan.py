@@ -58,7 +58,7 @@ class Planner:
         isa: str,
     ) -> None:
         self.program = _native.Program(lanes, threads, isa)
-        self.memory = Memory(self.program, lanes, paddings(steps, shapes))
+        self.memory = Memory(self.program, lanes, paddings(steps, shapes, lanes))
         self.arrays, self.shapes, self.lanes = arrays, shapes, lanes
         self.buffers: dict[str, int] = {}
         self.modules: list[str] = []
