@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNTIME := runtime/pyproject.toml runtime/CMakeLists.txt $(wildcard runtime/native/*) $(wildcard runtime/src/regrow_runtime/*.py)
 CASES ?= 1000
 
-.PHONY: demo test install lint sanitize clean
+.PHONY: demo test install lint sanitize cross clean
 
 demo: install
 	$(BIN)/regrow run bidirectional --task digits --seed 0 --controls one_way,gradual --out runs/demo --overwrite
@@ -44,6 +44,10 @@ $(VENV)/.runtime: $(VENV)/.installed $(RUNTIME)
 # Fuzzing of the file reader with its native part under AddressSanitizer and UBSan.
 sanitize: install
 	runtime/tests/sanitize.sh $(BIN)/python $(CASES)
+
+# The kernels of another processor, in an emulator (Debian: g++-aarch64-linux-gnu, qemu-user-static).
+cross:
+	runtime/tests/cross.sh
 
 clean:
 	rm -rf $(VENV) build dist runs

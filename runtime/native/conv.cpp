@@ -12,10 +12,9 @@ namespace {
 // A tile's pixels of all channels of a panel stay in the first cache, beside a stream of entries,
 // or else in the second.
 constexpr std::size_t kFirstCache = 10 * 1024, kSecondCache = 64 * 1024;  // floats
-// Sums are stored and loaded again between panels, which a few entries do not pay for; and narrow
-// tiles are not limited by what is read.
-constexpr double kLeastEntries = 12;
-constexpr std::size_t kNarrow = 2;
+// Sums are stored and loaded again between panels, which a few entries of an output do not pay for.
+constexpr double kLeastEntries = 12, kLeastNarrow = 8;
+constexpr std::size_t kNarrow = 2;  // vectors of a tile
 // So many reads that begin with a vector pay for a piece of the window of their own.
 constexpr double kManyReaders = 8;
 
@@ -169,11 +168,9 @@ std::vector<Conv::Span> Conv::chunks(const ConvWeights& given) const {
   const std::size_t beside = tile.vectors * 16 + (s.kernel[1] - 1) * s.dilation[1] * in_.lanes;
   const std::size_t read = std::min(rows * beside, beside + (rows - 1) * in_.row());
   const std::size_t floats = width * (window_ ? window_->kinds() * window_->floats() : read);
-  std::size_t count = 1;
-  if (widest_ > kNarrow) {
-    count = (floats + kFirstCache - 1) / kFirstCache;
-    count = std::min(count, static_cast<std::size_t>(each / kLeastEntries));
-  }
+  const double least = widest_ > kNarrow ? kLeastEntries : kLeastNarrow;
+  std::size_t count = (floats + kFirstCache - 1) / kFirstCache;
+  count = std::min(count, static_cast<std::size_t>(each / least));
   count = std::max(count, (floats + kSecondCache - 1) / kSecondCache);
   count = std::clamp<std::size_t>(count, 1, width);
   std::vector<Span> found;

@@ -89,9 +89,10 @@ struct Kernels {
   void (*copy_gathered)(const Piece* pieces, std::size_t count, std::size_t pixels,
                         std::size_t lanes, const float* in, const std::int32_t* indices, float* to);
 
-  // The larger of each 2 x 2 pixels of two rows; `pixels` and `lanes` are the output's.
-  void (*halve)(const float* top, const float* bottom, std::size_t pixels, std::size_t lanes,
-                float* out);
+  // The largest of each 2 x 2 pixels, for rows of the output: rows of the input are `row` floats
+  // apart, of the output `step`.
+  void (*halve)(const float* from, std::size_t row, std::size_t rows, std::size_t pixels,
+                std::size_t lanes, std::size_t step, float* to);
 };
 
 // The kernels of an instruction set, or null where the processor has it not.
@@ -99,5 +100,9 @@ const Kernels* find_kernels(const std::string& name);
 
 // Names of those that this processor has, the fastest first.
 std::vector<std::string> known_kernels();
+
+// Multiply-adds in a second of one thread at most: measured, in a dense block that stays in the first
+// cache.
+double peak(const Kernels& kernels);
 
 }  // namespace regrow

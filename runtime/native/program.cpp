@@ -126,12 +126,9 @@ void Program::pool(PoolShape shape, View from, View to) {
     step([=](float* const* b, std::size_t share) {
       const std::size_t channels = to.dims[0];
       for (std::size_t c = channels * share / threads_; c < channels * (share + 1) / threads_; ++c) {
-        const float* in = b[from.buffer] + from.offset + c * from.strides[0];
-        float* out = b[to.buffer] + to.offset + c * to.strides[0];
-        for (std::size_t y = 0; y < to.dims[1]; ++y) {
-          const float* top = in + 2 * y * from.strides[1];
-          kernels_.halve(top, top + from.strides[1], to.dims[2], lanes_, out + y * to.strides[1]);
-        }
+        kernels_.halve(b[from.buffer] + from.offset + c * from.strides[0], from.strides[1],
+                       to.dims[1], to.dims[2], lanes_, to.strides[1],
+                       b[to.buffer] + to.offset + c * to.strides[0]);
       }
     });
     return;

@@ -52,6 +52,9 @@ class Program {
   // Seconds of each step, the least of `repeats` runs over whatever the buffers hold.
   std::vector<double> profile(std::size_t repeats);
 
+  // Multiply-adds in a second that all threads could do at most.
+  double peak() const { return regrow::peak(kernels_) * static_cast<double>(threads_); }
+
   std::vector<double> useful() const { return useful_; }  // multiply-adds by step, for one image
   std::size_t bytes() const;                              // of buffers of one caller, and of weights
 

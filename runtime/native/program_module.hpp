@@ -155,6 +155,11 @@ inline void bind_program(nb::module_& module) {
              nb::gil_scoped_release release;
              return self.profile(repeats);
            })
+      .def("peak",
+           [](const Program& self) {
+             nb::gil_scoped_release release;
+             return self.peak();
+           })
       .def_prop_ro("useful", &Program::useful)
       .def_prop_ro("bytes", &Program::bytes);
 }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace regrow {
 
@@ -38,6 +39,31 @@ REGROW_INLINE Vec masked(Vec v, const float* mask) {
   return (Vec)((VecBits)v & (VecBits)load(mask));
 }
 
+// Every second lane of two registers, from the first or the second on.
+template <std::size_t... I>
+REGROW_INLINE Vec evens(Vec a, Vec b, std::index_sequence<I...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (2 * I)...);
+#else
+  return __builtin_shuffle(a, b, VecBits{static_cast<std::int32_t>(2 * I)...});
+#endif
+}
+template <std::size_t... I>
+REGROW_INLINE Vec odds(Vec a, Vec b, std::index_sequence<I...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (2 * I + 1)...);
+#else
+  return __builtin_shuffle(a, b, VecBits{static_cast<std::int32_t>(2 * I + 1)...});
+#endif
+}
+REGROW_INLINE Vec evens(Vec a, Vec b) { return evens(a, b, std::make_index_sequence<kVec>{}); }
+REGROW_INLINE Vec odds(Vec a, Vec b) { return odds(a, b, std::make_index_sequence<kVec>{}); }
+// NaN is larger than anything.
+REGROW_INLINE Vec larger(Vec a, Vec b) {
+  const Vec most = b > a ? b : a;
+  return b != b ? b : most;
+}
+
 #else
 
 #define REGROW_INLINE inline
@@ -64,6 +90,14 @@ inline Vec at_most(Vec v, float high) { REGROW_LANES(v.lane[i] > high ? high : v
 inline Vec masked(Vec v, const float* mask) {
   std::uint32_t bits;
   REGROW_LANES((std::memcpy(&bits, mask + i, 4), bits ? v.lane[i] : 0.0f));
+}
+
+inline Vec evens(Vec a, Vec b) { REGROW_LANES(i < kVec / 2 ? a.lane[2 * i] : b.lane[2 * i - kVec]); }
+inline Vec odds(Vec a, Vec b) {
+  REGROW_LANES(i < kVec / 2 ? a.lane[2 * i + 1] : b.lane[2 * i + 1 - kVec]);
+}
+inline Vec larger(Vec a, Vec b) {
+  REGROW_LANES(b.lane[i] > a.lane[i] || b.lane[i] != b.lane[i] ? b.lane[i] : a.lane[i]);
 }
 
 #undef REGROW_LANES

@@ -125,11 +125,22 @@ class Network:
             return self._programs[lanes]
 
     def profile(self, lanes: int = 1, repeats: int = 20) -> list[dict[str, Any]]:
-        """The time of each step: module, seconds (the least), useful multiply-adds."""
+        """The time of each step.
+
+        Returns:
+            For each: module, seconds (the least of the repeats), multiply_adds (of kept weights)
+            and peak_share, their rate over the highest that this processor reached in a dense
+            loop that stays in its first cache.
+        """
         program = self.program(lanes)
-        seconds, useful = program.profile(repeats), program.useful
+        seconds, useful, peak = program.profile(repeats), program.useful, program.peak()
         return [
-            {"module": module, "seconds": second, "multiply_adds": work * lanes}
+            {
+                "module": module,
+                "seconds": second,
+                "multiply_adds": work * lanes,
+                "peak_share": work * lanes / (second * peak) if second else 0.0,
+            }
             for module, second, work in zip(self._modules, seconds, useful, strict=True)
         ]
 
