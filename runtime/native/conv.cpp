@@ -20,12 +20,11 @@ constexpr double kManyReaders = 8;
 
 std::size_t up(std::size_t n, std::size_t step) { return (n + step - 1) / step * step; }
 
-// Whether the runs of a convolution can be read where they are, and begin with whole vectors.
+// Whether the runs of a convolution can be read where they are.
 bool direct(const ConvShape& s, const Geometry& in, const Geometry& out) {
   return s.stride[0] == 1 && s.stride[1] == 1 && in.row() == out.row() && in.width == out.width &&
          in.top >= s.padding[0] && in.left >= s.padding[1] &&
-         (s.kernel[1] - 1) * s.dilation[1] <= s.padding[1] + in.left &&
-         (in.lanes % 16 == 0 || (s.kernel[1] == 1 && (s.kernel[0] == 1 || in.row() % 16 == 0)));
+         (s.kernel[1] - 1) * s.dilation[1] <= s.padding[1] + in.left;
 }
 
 }  // namespace

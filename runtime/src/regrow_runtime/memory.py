@@ -14,6 +14,10 @@ Planes = tuple[int, int, int]
 LANES = 16
 """Images that are computed side by side at most: as many as a vector register has room for."""
 
+# Floats of a row. Longer ones would have those above and below laid out with them too often, and
+# those that are no whole vectors once more for each row of a kernel.
+_SHORT, _SHORT_WHOLE = 16, 64
+
 
 def planes(shape: Sequence[int]) -> Planes:
     """Channels, rows and columns of a value of any number of axes."""
@@ -35,8 +39,8 @@ def paddings(steps: Iterable[Step], shapes: Shapes, lanes: int) -> dict[Size, Si
     """Rows above and below and columns at the side that the planes of each size need.
 
     All values of one size share them, so that the runs of pixels of a convolution mean the same in
-    its input and its output. With fewer images side by side than a vector holds, convolutions lay
-    out their input anew and need no columns.
+    its input and its output. Where rows are short, convolutions lay out their input anew and need
+    no columns.
     """
     found: dict[Size, Size] = {}
     for step in steps:
@@ -54,7 +58,9 @@ def paddings(steps: Iterable[Step], shapes: Shapes, lanes: int) -> dict[Size, Si
         )
         size = (before[0], before[1])
         old = found.get(size, (0, 0))
-        found[size] = (max(old[0], rows), max(old[1], columns if lanes % LANES == 0 else 0))
+        row = size[1] * lanes
+        short = lanes < LANES // 2 and row <= (_SHORT if row % 16 else _SHORT_WHOLE)
+        found[size] = (max(old[0], rows), max(old[1], 0 if short else columns))
     return found
 
 
