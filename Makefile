@@ -9,9 +9,8 @@ CASES ?= 1000
 
 demo: install
 	$(BIN)/regrow run bidirectional --task digits --seed 0 --controls one_way,gradual --out runs/demo --overwrite
-	@if $(BIN)/python -c 'import regrow_runtime' 2>/dev/null; then \
-	  $(BIN)/regrow pack runs/demo -o runs/demo.regrow && \
-	  $(BIN)/python examples/classify.py runs/demo.regrow; \
+	@if [ -f runs/demo/deploy.regrow ]; then \
+	  $(BIN)/python examples/classify.py runs/demo/deploy.regrow; \
 	fi
 
 test: install lint

@@ -32,7 +32,8 @@ const Kernels& kernels_of(const std::string& isa) {
 
 Program::Program(std::size_t lanes, std::size_t threads, const std::string& isa)
     : lanes_(lanes), threads_(threads), kernels_(kernels_of(isa)) {
-  if (lanes == 0 || threads == 0) throw std::invalid_argument("lanes and threads are at least 1");
+  if (lanes == 0 || 16 % lanes != 0) throw std::invalid_argument("lanes are 1, 2, 4, 8 or 16");
+  if (threads == 0) throw std::invalid_argument("threads are at least 1");
 }
 
 std::size_t Program::buffer(std::size_t floats) {

@@ -139,6 +139,9 @@ def test_norm_sum_and_clamp_go_into_the_convolution(isa: str) -> None:
     ]
     net = network(nodes, arrays, (6, 9, 7), isa)
     assert len(net.profile(1, 1)) == 1  # a single step
+    (odd,) = net.profile(3, 1)  # as four images
+    assert odd["multiply_adds"] == 4 * net.profile(1, 1)[0]["multiply_adds"]
+    assert 0 < odd["peak_share"] < 1.5
     x = 3 * rng.standard_normal((4, 6, 9, 7)).astype(np.float32)
     a = oracle.conv2d(
         x.astype(float), arrays["w"].astype(np.float32).astype(float), np.zeros(6), (1, 1), (1, 1),

@@ -276,14 +276,14 @@ def test_steps_of_a_module_are_taken_together() -> None:
     names = ["a", "a", "b", "a"]
     work = [0.0, 4e3, 0.0, 1e3]
     steps = [
-        {"module": name, "seconds": 1e-6, "multiply_adds": macs}
+        {"module": name, "seconds": 1e-6, "multiply_adds": macs, "peak_share": macs / 1e4}
         for name, macs in zip(names, work, strict=True)
     ]
     told = [tuple(each.values()) for each in by_module(steps)]
     assert told == [
-        ("a", pytest.approx(2), pytest.approx(2)),
-        ("b", pytest.approx(1), 0),
-        ("a", pytest.approx(1), pytest.approx(1)),
+        ("a", pytest.approx(2), pytest.approx(2), pytest.approx(0.2)),
+        ("b", pytest.approx(1), 0, 0),
+        ("a", pytest.approx(1), pytest.approx(1), pytest.approx(0.1)),
     ]
 
 
@@ -488,6 +488,7 @@ def test_from_the_file_to_rows(packed: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert timing.versions["torch"].startswith(torch.__version__.split("+")[0])
     assert [layer["module"] for layer in timing.layers] == ["0", "3", "4"]
     assert timing.layers[0]["gmacs"] > 0
+    assert 0 < timing.layers[0]["peak_share"] < 1.5
     assert timing.isa in ("avx512", "avx2", "neon", "portable")
     assert any("loads the network" in words for words in told)
 

@@ -12,6 +12,7 @@ import torch
 from blobs_example import MODULE
 
 import regrow.bench.deliver
+import regrow.bench.run
 
 _COUNTER = itertools.count()
 
@@ -25,8 +26,14 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the reading of packed files in a fresh process, which takes seconds."""
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the deploy file and its times, which take seconds and are never the same."""
+    monkeypatch.setattr(regrow.bench.run, "deployment", lambda *_, **__: None)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, untimed: None) -> None:
+    """Leave out besides the reading of packed files in a fresh process, which takes seconds."""
     monkeypatch.setattr(regrow.bench.deliver, "_verify", lambda packed, weights: None)
 
 

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ import torch.distributed as dist
 from blobs_example import BIDIRECTIONAL, PATIENCE, assert_same_run, call, read, start, timeless
 from safetensors.torch import load_file
 
+from regrow.bench.timing import Settings
 from regrow.export.packed import unpack
 
 ARM = {
@@ -33,7 +36,15 @@ ARM = {
 }
 
 
-def test_the_run_directory_of_the_first_command(tmp_path: Path) -> None:
+def test_the_run_directory_of_the_first_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "regrow.bench.deployment._SETTINGS",
+        Settings(batches=(1,), against=("torch",), seconds=0.01),
+    )
+    monkeypatch.setattr("regrow.bench.timing.engines.native_bf16", lambda: False)
+    installed = find_spec("regrow_runtime") is not None
     out = tmp_path / "first"
     short = ("--set", "training.dense_epochs=2", "--set", "epochs=3")
     done = call("run", "bidirectional", "--task", "digits", "--seed", 3, "--out", out, *short)
@@ -43,7 +54,7 @@ def test_the_run_directory_of_the_first_command(tmp_path: Path) -> None:
     assert "2/2 epochs" in done.err
     record = read(out)
     top = {"schema", "task", "model", "recipe", "seed", "command", "environment", "arms"}
-    top |= {"parameters", "training"}
+    top |= {"parameters", "training", "deploy"}
     assert set(record) == top
     assert (record["schema"], record["task"], record["model"]) == (1, "digits", "digits_cnn")
     assert (record["recipe"], record["seed"]) == ("bidirectional", 3)
@@ -65,7 +76,9 @@ def test_the_run_directory_of_the_first_command(tmp_path: Path) -> None:
     assert files == {
         *("recipe.toml", "record.json", "history.json", "report.html"),
         *("model.safetensors", "model.regrow", "state"),
+        *(["deploy.regrow"] if installed else []),
     }
+    check_deployed(record["deploy"], out, done.out, installed)
     assert not list((out / "state").glob("*.progress"))
     arm = record["arms"]["bidirectional"]
     assert arm["file_bytes"] == (out / "model.regrow").stat().st_size < arm["dense_bytes"] / 5
@@ -75,6 +88,24 @@ def test_the_run_directory_of_the_first_command(tmp_path: Path) -> None:
     assert all(torch.equal(packed.state[name], tensor) for name, tensor in state.items())
     assert sum(int(mask.sum()) for mask in packed.keep.values()) == arm["kept"]
     assert not any(state[name][~mask].any() for name, mask in packed.keep.items())
+
+
+def check_deployed(found: dict[str, Any], out: Path, words: str, installed: bool) -> None:
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Size and speed without PyTorch" in page
+    if not installed:
+        assert "regrow[runtime]" in found["reason"]
+        assert "speed: not measured: " in words
+        return
+    assert found["reason"] is None
+    assert found["file_bytes"] == (out / "deploy.regrow").stat().st_size
+    assert f"{out / 'deploy.regrow'}, {found['file_bytes']:,} bytes" in words
+    speed = found["speed"]
+    dense = speed["dense"]
+    assert (dense["engine"], speed["batch"], speed["threads"]) == ("torch", 1, 1)
+    assert dense["times_faster"] == dense["median_ms"] / speed["median_ms"] > 0
+    assert f"than PyTorch fp32 ({dense['median_ms']:.3g} ms)" in words
+    assert f"PyTorch fp32 ({dense['median_ms']:.3g}\N{NO-BREAK SPACE}ms)" in page
 
 
 NAMES = {"conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "hidden", "classifier"}
@@ -215,7 +246,17 @@ def test_interrupted_by_the_keyboard(blobs: str, tmp_path: Path) -> None:
 def test_two_ranks_give_one_record(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", "-m", "regrow", "run", "bidirectional", "--json"]
-    command += ["--task", "digits", "--out", "run", "--devices", "2", "--device", "cpu"]
+    command += [
+        "--task",
+        "digits",
+        "--out",
+        "run",
+        "--devices",
+        "2",
+        "--device",
+        "cpu",
+        "--no-speed",
+    ]
     command += ["--set", "training.dense_epochs=1", "--set", "epochs=3"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

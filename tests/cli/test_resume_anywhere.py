@@ -92,6 +92,7 @@ def test_at_most_the_work_since_the_last_checkpoint_is_lost(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("untimed")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_killed_processes(program: str, blobs: str, tmp_path: Path) -> None:
     longer = (*PROGRAMS[program], "--set", "training.dense_epochs=12")

@@ -124,14 +124,19 @@ class Network:
             self._programs.move_to_end(lanes)
             return self._programs[lanes]
 
-    def profile(self, lanes: int = 1, repeats: int = 20) -> list[dict[str, Any]]:
+    def profile(self, batch: int = 1, repeats: int = 20) -> list[dict[str, Any]]:
         """The time of each step.
+
+        Args:
+            batch: images at once; rounded up to the next power of two, at most `LANES`.
+            repeats: of which the fastest counts.
 
         Returns:
             For each: module, seconds (the least of the repeats), multiply_adds (of kept weights)
             and peak_share, their rate over the highest that this processor reached in a dense
             loop that stays in its first cache.
         """
+        lanes = _lanes(min(batch, LANES))
         program = self.program(lanes)
         seconds, useful, peak = program.profile(repeats), program.useful, program.peak()
         return [

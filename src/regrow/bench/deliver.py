@@ -26,6 +26,7 @@ _FILES = (
     "history.json",
     "model.safetensors",
     "model.regrow",
+    "deploy.regrow",
     "report.html",
     "recipe.toml",
 )
@@ -124,8 +125,13 @@ def deliver(
     }
     _write_json(out / "history.json", {"schema": SCHEMA, "arms": courses})
     # The record last: where it is, the run is finished.
-    _write_json(out / "record.json", record)
+    write_record(out, record)
     return record
+
+
+def write_record(out: Path, record: dict[str, Any]) -> None:
+    """Write record.json, in place of one that is there."""
+    _write_json(out / "record.json", record)
 
 
 def _arm(

@@ -17,26 +17,40 @@ import torch
 @lru_cache(maxsize=1)
 def processor() -> str:
     """The processor's own name, or the machine type where it does not tell."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    name = _cpuinfo("model name")
+    if name:
+        return name
     if platform.system() == "Darwin":
-        name = subprocess.run(
+        done = subprocess.run(
             ["sysctl", "-n", "machdep.cpu.brand_string"],
             capture_output=True,
             text=True,
             check=False,
         )
-        return name.stdout.strip() or platform.machine()
+        return done.stdout.strip() or platform.machine()
     return platform.processor() or platform.machine()
 
 
 def native_bf16() -> bool:
     """Whether the processor multiplies bf16 itself; elsewhere bf16 only loses accuracy."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def native_int8() -> bool:
+    """Whether the processor sums int8 products itself: AVX512-VNNI, AVX-VNNI or AMX."""
+    known = torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(known or "avx_vnni" in _cpuinfo("flags").split())
+
+
+def _cpuinfo(key: str) -> str:
+    """What Linux says of the first processor; "" on other systems."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(key):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return ""
 
 
 def environment(device: str, precision: str) -> dict[str, Any]:

@@ -14,13 +14,16 @@ from regrow.bench.arm import cycles_of, initial, open_fabric, precision, shapes,
 from regrow.bench.arms import CONTROLS
 from regrow.bench.config import RunConfig
 from regrow.bench.data import Splits
-from regrow.bench.deliver import deliver, open_directory
+from regrow.bench.deliver import deliver, open_directory, write_record
+from regrow.bench.deployment import deployment
 from regrow.bench.environment import environment
 from regrow.bench.job import Job
 from regrow.bench.state import StateFile, identity
 from regrow.bench.tasks import Task, Training, checked_splits, dense_training
 from regrow.bench.trainer import Notify, Trainer
 from regrow.engine.prepare import prepare, validate
+
+_COMPARED = 32  # validation samples on which torch and the runtime are compared
 
 
 def run(
@@ -34,6 +37,7 @@ def run(
     command: str = "",
     checkpoint_seconds: float = 20.0,
     fresh: bool = False,
+    speed: bool = False,
     notify: Notify = lambda event: None,
 ) -> dict[str, Any]:
     """Do a run, or the rest of it, in a run directory.
@@ -51,7 +55,9 @@ def run(
         command: recorded, so that the run can be repeated.
         checkpoint_seconds: at least so often is progress saved.
         fresh: first remove a run that is there, once nothing speaks against the new one.
-        notify: told of arms and epochs.
+        speed: at the end, write the recipe's network as a deploy file and time it beside dense
+            engines, which takes some seconds; a measurement that is there is told in any case.
+        notify: told of arms and epochs, and of what is being timed.
 
     Returns:
         the record, as in `record.json`; on all ranks but the first, nothing.
@@ -120,7 +126,20 @@ def run(
         "command": command,
         "environment": environment(fabric.device.type, precision(training)),
     }
-    return deliver(out, finished, config.recipe, make_model, example, about)
+    record = deliver(out, finished, config.recipe, make_model, example, about)
+    model.load_state_dict(main["state"])
+    found = deployment(
+        out,
+        model,
+        main["keep"],
+        splits.validation.images[:_COMPARED],
+        measure=speed,
+        notify=lambda words: notify({"kind": "speed", "arm": config.recipe, "words": words}),
+    )
+    if found is not None:
+        record["deploy"] = found
+        write_record(out, record)
+    return record
 
 
 class _Arms:

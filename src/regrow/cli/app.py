@@ -49,6 +49,13 @@ Devices = Annotated[
 Seconds = Annotated[
     float, typer.Option(metavar="S", help="Save progress at least so often, in seconds.", min=0.0)
 ]
+Speed = Annotated[
+    bool,
+    typer.Option(
+        "--speed/--no-speed",
+        help="At the end, write the deploy file and time it beside dense engines; some seconds.",
+    ),
+]
 
 
 @app.command()
@@ -90,6 +97,7 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run that is there.")
     ] = False,
+    speed: Speed = True,
     as_json: Json = False,
 ) -> None:
     """Train, prune, regrow, fine-tune, verify and report, beside controls of equal budget.
@@ -109,8 +117,8 @@ def run(
             f"{out} holds a run already; go on with `regrow resume {out}`, replace it with "
             "--overwrite, or choose another --out."
         )
-    options = {"data_dir": data_dir, "device": device, "devices": devices, "fresh": True}
-    _perform(config, found, out, checkpoint_seconds, as_json, options)
+    options = {"data_dir": data_dir, "device": device, "devices": devices, "speed": speed}
+    _perform(config, found, out, checkpoint_seconds, as_json, {**options, "fresh": True})
 
 
 @app.command()
@@ -120,6 +128,7 @@ def resume(
     device: Device = "auto",
     devices: Devices = 1,
     checkpoint_seconds: Seconds = 20.0,
+    speed: Speed = True,
     as_json: Json = False,
 ) -> None:
     """Go on with a run after any interruption; what is finished is not done again."""
@@ -131,7 +140,7 @@ def resume(
             f"{directory} holds no run (no recipe.toml); start one with `regrow run`."
         )
     config, found = configure(str(recipe))
-    options = {"data_dir": data_dir, "device": device, "devices": devices}
+    options = {"data_dir": data_dir, "device": device, "devices": devices, "speed": speed}
     _perform(config, found, directory, checkpoint_seconds, as_json, options)
 
 
@@ -233,7 +242,7 @@ def _perform(
     config: Any, task: Any, out: Path, seconds: float, as_json: bool, options: dict[str, Any]
 ) -> None:
     from regrow.bench.run import run as run_all
-    from regrow.cli.progress import Progress, summary
+    from regrow.cli.progress import Progress, deployed, summary
 
     # On import it sets itself to tell of every choice that it makes.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -260,6 +269,8 @@ def _perform(
         _print_json(record)
     else:
         Console().print(summary(record))
+        for line in deployed(record, out):
+            Console().print(escape(line), highlight=False, soft_wrap=True)
         Console().print(f"report: {escape(str(page))}", soft_wrap=True)
 
 
@@ -281,6 +292,8 @@ def _command(out: Path, options: dict[str, Any]) -> str:
         words += ["--device", options["device"]]
     if options["devices"] != 1:
         words += ["--devices", str(options["devices"])]
+    if not options["speed"]:
+        words += ["--no-speed"]
     return shlex.join(words)
 
 

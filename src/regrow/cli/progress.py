@@ -8,19 +8,36 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
+
+_ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch": "PyTorch"}
+
+
+class Epochs(ProgressColumn):
+    """Epochs done and in all; nothing for work that has none."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.total is None else f"{task.completed:>4.0f}/{task.total:.0f} epochs")
 
 
 class Progress:
-    """A bar per arm; call it with the events of a run."""
+    """A bar per arm, and one for what comes after; call it with the events of a run."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:>4.0f}/{task.total:.0f} epochs"),
+            Epochs(Column(no_wrap=True)),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
@@ -39,6 +56,12 @@ class Progress:
 
     def __call__(self, event: dict[str, Any]) -> None:
         arm = event["arm"]
+        if event["kind"] == "speed":
+            if "speed" not in self._tasks:
+                self._complete()
+                self._tasks["speed"] = self._bars.add_task("speed", total=None, note="")
+            self._bars.update(self._tasks["speed"], note=event["words"])
+            return
         if event["kind"] == "arm":
             self._complete()
             self._tasks[arm] = self._bars.add_task(
@@ -51,7 +74,7 @@ class Progress:
     def _complete(self) -> None:
         """What was begun has ended, where patience decides before the epochs are spent."""
         for bar in self._bars.tasks:
-            self._bars.update(bar.id, total=bar.completed)
+            self._bars.update(bar.id, total=bar.completed, visible=bar.total is not None)
 
 
 def summary(record: dict[str, Any]) -> Table:
@@ -78,6 +101,40 @@ def summary(record: dict[str, Any]) -> Table:
             f"{arm['dense_bytes'] / arm['file_bytes']:.1f}x",
         )
     return table
+
+
+def deployed(record: dict[str, Any], out: Path) -> list[str]:
+    """Lines on size and speed of the network as it is deployed, where the record tells of it."""
+    found = record.get("deploy")
+    if found is None:
+        return []
+    lines = []
+    if found["file"] is not None:
+        lines.append(
+            f"deploy file: {out / found['file']}, {found['file_bytes']:,} bytes, "
+            f"{found['times_smaller']:.1f}x smaller than dense fp32"
+        )
+    if found["speed"] is None:
+        return [*lines, f"speed: not measured: {found['reason']}"]
+    speed = found["speed"]
+    lines.append(f"speed: {speed['median_ms']:.3g} ms for one sample on one thread,")
+    lines.append(f"  {_faster(speed['dense'])}, the fastest dense engine in fp32 here")
+    if speed["rounded"] is not None:
+        lines.append(f"  {_faster(speed['rounded'])}, the fastest that rounds")
+    if speed["dense"]["times_faster"] < 1:
+        lines.append(
+            "No gain in speed: the smaller a network and the fewer its zeros, the less they save."
+        )
+    return lines
+
+
+def _faster(dense: dict[str, Any]) -> str:
+    times, engine = dense["times_faster"], dense["engine"]
+    words = f"{times:.2f}x faster" if times >= 1 else f"{1 / times:.2f}x slower"
+    return (
+        f"{words} than {_ENGINES.get(engine, engine)} {dense['dtype']} "
+        f"({dense['median_ms']:.3g} ms)"
+    )
 
 
 def download(name: str, root: Path, base_url: str | None) -> Path:

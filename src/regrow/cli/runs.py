@@ -21,6 +21,7 @@ _RUN_FILES = (
     "history.json",
     "model.safetensors",
     "model.regrow",
+    "deploy.regrow",
     "report.html",
 )
 

@@ -111,7 +111,7 @@ def _cell(threads: int, batch: int, rows: list[dict[str, Any]]) -> Table:
             row["dtype"],
             *(f"{row[key]:.3f}" for key in ("median_ms", "p10_ms", "p90_ms")),
             _faster(row, own),
-            "" if row["max_abs_diff"] is None else f"{row['max_abs_diff']:.1e}",
+            "" if row["relative_diff"] is None else f"{row['relative_diff']:.1e}",
             f"{row['peak_mb']:.0f}",
         )
     return table
@@ -128,15 +128,15 @@ def _faster(row: Mapping[str, Any], own: Mapping[str, Any] | None) -> str:
 
 def _layers(threads: int, batch: int, layers: Iterable[Mapping[str, Any]]) -> Table:
     table = Table(
-        title=f"layers of regrow, {min(batch, 16)} samples at once, {_threads(threads)}",
+        title=f"layers of regrow, batch {batch}, {_threads(threads)}",
         title_justify="left",
     )
     table.add_column("module", style="bold")
-    for name in ("µs", "useful GMAC/s"):
+    for name in ("µs", "useful GMAC/s", "of peak"):
         table.add_column(name, justify="right")
     for layer in layers:
-        rate = f"{layer['gmacs']:.1f}" if layer["gmacs"] else ""
-        table.add_row(escape(layer["module"]), f"{layer['microseconds']:.1f}", rate)
+        rates = (f"{layer['gmacs']:.1f}", f"{layer['peak_share']:.0%}") if layer["gmacs"] else ()
+        table.add_row(escape(layer["module"]), f"{layer['microseconds']:.1f}", *rates)
     return table
 
 
@@ -159,9 +159,21 @@ def _notes(timing: Timing) -> list[str]:
         )
     notes.append(", ".join(f"{name} {found}" for name, found in timing.versions.items()))
     notes.append(
-        "Difference: the largest from torch in fp32 on the same inputs. Peak: growth of the "
-        "process's memory since before the engine loaded; torch's holds reading the packed file."
+        "Difference: the largest from torch in fp32 on the same inputs, over the largest output. "
+        "Peak MiB: growth of the process's memory since before the engine loaded; torch's holds "
+        "reading the packed file."
     )
+    if any(row["dtype"] == "int8" for row in timing.rows):
+        notes.append(
+            "int8: quantised by ONNX Runtime with ranges from random inputs; look at its speed, "
+            "not at its accuracy."
+        )
+    if timing.layers:
+        notes.append(
+            "Of peak: useful multiply-adds over the most that this processor reaches in fp32, as "
+            "measured. Layers are timed with 1, 2, 4, 8 or 16 samples at once, as the runtime "
+            "takes them."
+        )
     return notes
 
 

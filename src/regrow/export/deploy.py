@@ -39,7 +39,7 @@ class Packing:
         bytes: of the file, graph included.
         dense_fp32_bytes: of all parameters in single precision, tied ones once.
         zstd_bytes: of the same weights, zeros included and in the same precision, by zstd -19; None
-            where the package zstandard is missing.
+            where the package zstandard is missing, or nobody asked.
         nonzeros, weights: of the convolution and linear weights: those that are not zero, and all.
         position_bits: that say where the stored weights lie.
         position_bits_bound: log2 C(n, k), summed over the layers: what positions cost that follow
@@ -75,6 +75,7 @@ def pack(
     calibration: Sequence[Tensor] | None = None,
     metadata: Mapping[str, Any] | None = None,
     tolerance: float = 1e-4,
+    zstd: bool = True,
 ) -> Packing:
     """Write a model as a compact file that `regrow_runtime.load` runs without torch.
 
@@ -94,6 +95,7 @@ def pack(
             a weight are; without them all weights of a channel count alike.
         metadata: notes of your own, plain JSON values.
         tolerance: how far an output may be from torch's, as a fraction of its largest value.
+        zstd: also compress with zstd -19, for comparison; large networks take it many seconds.
 
     Raises:
         RegrowError: the runtime is not installed; the model has an operator that it lacks; weights
@@ -151,7 +153,7 @@ def pack(
     return Packing(
         size,
         4 * counts.parameters,
-        _zstd(arrays),
+        _zstd(arrays) if zstd else None,
         sum(int(np.count_nonzero(arrays[each["name"]].values)) for each in layers),
         counts.total,
         sum(each["position_bits"] for each in layers),

@@ -1,4 +1,4 @@
-"""The figures with one labelled row for each arm: differences, budgets and bytes."""
+"""The figures with one labelled row for each arm: differences, budgets, bytes and times."""
 
 from __future__ import annotations
 
@@ -88,19 +88,19 @@ def budget_chart(
     return draw(paint, width, height, label)
 
 
-def bytes_chart(rows: Sequence[tuple[str, int, float, str]], width: int, label: str) -> str:
-    """Bars of bytes; a row is (label, slot, bytes, the size in words)."""
+def lengths_chart(rows: Sequence[tuple[str, int, float, str]], width: int, label: str) -> str:
+    """Bars of bytes or of times; a row is (label, slot, length, the length in words)."""
     height = len(rows) * ROW + 14
 
     def paint(figure: Figure) -> None:
         axes = panel(figure, 14, 8, width - 28, len(rows) * ROW)
         # Every bar leaves room for its words, at about 7 pixels a letter.
         room = width - 28
-        span = max([1.0, *(s * room / (room - 14 - 7 * len(words)) for _, _, s, words in rows)])
+        span = max(s * room / (room - 14 - 7 * len(words)) for _, _, s, words in rows)
         for row, (_, slot, size, words) in enumerate(rows):
             axes.barh(row, size, 0.36, color=arm_colour(slot))
             axes.annotate(words, (size, row), (6, 0), **BESIDE)
-        axes.set_xlim(0, span)
+        axes.set_xlim(0, span or 1.0)
         label_rows(axes, [name for name, _, _, _ in rows], width)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)

@@ -170,7 +170,7 @@ def _bytes(experiment: Experiment) -> Figure:
         words = f"{text.size(packed)}, {smaller}" if smaller else text.size(packed)
         sizes.append((title(cell), chosen[cell.name], packed, words))
     label = drawing_label(experiment, "Size of each arm's file beside the dense weights")
-    wide, narrow = twice(lambda width: bars.bytes_chart(sizes, width, label))
+    wide, narrow = twice(lambda width: bars.lengths_chart(sizes, width, label))
     return Figure(
         heading="Bytes",
         caption="The packed file, as written to disk, beside the dense weights.",

@@ -17,7 +17,7 @@ CONTROL = "one_way"
 _LEVEL = {("parameters", key) for key in ("sparsity", "sparsities", "overshoot", "seed")}
 """Parameters that say how sparse a run is or which repetition, not its method."""
 
-_PASSING = {"seconds", "date", "command"}
+_PASSING = {"seconds", "date", "command", "deploy"}
 """What differs between two records of the same run, done twice."""
 
 
@@ -50,6 +50,38 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class EngineTime:
+    """Median, 10th and 90th percentile of an engine's calls, in milliseconds."""
+
+    engine: str
+    dtype: str
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The main arm's network in all engines, regrow's runtime among them."""
+
+    cpu: str
+    isa: str
+    batch: int
+    threads: int
+    engines: tuple[EngineTime, ...]
+
+
+@dataclass(frozen=True)
+class Deploy:
+    """The main arm's network as it is deployed; what is None could not be had, for the reason."""
+
+    file_bytes: int | None
+    dense_bytes: int | None
+    speed: Speed | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class Run:
     """One run directory: all arms of one seed.
 
@@ -57,6 +89,7 @@ class Run:
         settings: the recipe's parameters but for sparsity and seed, and the training's, as JSON;
             empty in records that do not tell them.
         content: the record without what may differ when a run is repeated.
+        deploy: None in records that do not tell of it.
     """
 
     path: Path
@@ -69,6 +102,7 @@ class Run:
     arms: Mapping[str, Arm]
     settings: Mapping[str, str]
     content: str
+    deploy: Deploy | None
 
 
 def find_runs(directory: Path) -> list[Path]:
@@ -112,6 +146,7 @@ def read_run(path: Path) -> Run:
             arms=arms,
             settings=_settings(record),
             content=json.dumps(_lasting(record), sort_keys=True),
+            deploy=_deploy(record.get("deploy")),
         )
     except KeyError as missing:
         raise RegrowError(
@@ -212,6 +247,21 @@ def _arm(name: str, fields: Mapping[str, Any], history: Mapping[str, Any]) -> Ar
         course=_rows(history.get("epochs")),
         events=_rows(history.get("events")),
     )
+
+
+def _deploy(fields: Mapping[str, Any] | None) -> Deploy | None:
+    if fields is None:
+        return None
+    found, speed = fields["speed"], None
+    if found is not None:
+        times = ("median_ms", "p10_ms", "p90_ms")
+        engines = tuple(
+            EngineTime(each["engine"], each["dtype"], *(float(each[key]) for key in times))
+            for each in found["engines"]
+        )
+        cpu, isa = str(found["cpu"]), str(found["isa"])
+        speed = Speed(cpu, isa, int(found["batch"]), int(found["threads"]), engines)
+    return Deploy(fields["file_bytes"], fields["dense_fp32_bytes"], speed, fields["reason"])
 
 
 def _rows(value: Sequence[Mapping[str, Any]] | None) -> tuple[Mapping[str, Any], ...]:

@@ -64,6 +64,19 @@ def smaller(dense: float, packed: float) -> str:
     return f"{times(factor)} times smaller" if factor >= 1.05 else ""
 
 
+def milliseconds(value: float) -> str:
+    """A time in milliseconds, as in 0.0142 ms."""
+    return f"{times(value)}{GAP}ms"
+
+
+def faster(other: float, own: float) -> str:
+    """How many times faster or slower a time is, before the name of the other one."""
+    factor = other / own
+    return (
+        f"{factor:.2f} times as fast as" if factor >= 1 else f"{1 / factor:.2f} times slower than"
+    )
+
+
 def seeds(n: int) -> str:
     """A number of seeds in words."""
     return "1 seed" if n == 1 else f"{n} seeds"

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from regrow.bench.report import text
 from regrow.bench.report.compare import Cell, Experiment, Level, difference
+from regrow.bench.report.deploy import Deployment, deployment
 from regrow.bench.report.figures import figures
 from regrow.bench.report.parts import Figure, Table, slots, sparse_cells
 from regrow.bench.report.records import CONTROL, Run, Spent
@@ -73,6 +74,7 @@ class Section:
     caption: str
     groups: tuple[ArmGroup, ...]
     figures: tuple[Figure, ...]
+    deployment: Deployment | None
     environment: Table
     runs: tuple[RunRow, ...]
 
@@ -111,6 +113,7 @@ def section(experiment: Experiment, page: Path) -> Section:
         caption=_caption(experiment),
         groups=tuple(_groups(experiment)),
         figures=tuple(figures(experiment)),
+        deployment=deployment(experiment),
         environment=_environment(experiment.runs),
         runs=tuple(_run(run, page) for run in experiment.runs),
     )

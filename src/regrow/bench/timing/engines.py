@@ -2,8 +2,9 @@
 
 An engine's loader gives a function from a batch size to a function from NumPy inputs to NumPy
 outputs, so that all are timed over the same ground; what depends on the batch is prepared before.
-Every engine gets float32 arrays and gives them back, whatever it computes in. Dense int8 is not
-among the dtypes: to quantise a network well takes real data, and is a work of its own.
+Every engine gets float32 arrays and gives them back, whatever it computes in. In int8 an engine
+runs another file, which `quantised.py` makes: what it computes is rounded, and sane, but nobody
+has looked after its accuracy, which takes real data.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from regrow.bench.environment import native_bf16
+from regrow.bench.environment import native_bf16, native_int8
 
 Run = Callable[[list[Any]], list[Any]]
 Prepare = Callable[[int], Run]
@@ -29,7 +30,7 @@ class Job:
         engine, dtype: a row of the table, and one of its dtypes.
         threads: that the engine may use.
         packed: path of the deploy file.
-        onnx: path of the same network as ONNX; "" where no engine asks for it.
+        onnx: path of the same network as ONNX, quantised for int8; "" where no engine asks for it.
     """
 
     engine: str
@@ -61,8 +62,11 @@ class Engine:
     Attributes:
         load: from a job to an engine that holds the network.
         module, package: to import, and to install.
-        dtypes: in which it computes; "bf16" only where the processor multiplies it itself.
+        dtypes: in which it computes; "bf16" and "int8" only where the processor multiplies them
+            itself.
         reads_onnx: whether it starts from the ONNX file.
+        fuses: whether it takes the operations between two int8 layers into the first by itself;
+            else those with int8 kernels are quantised too.
     """
 
     load: Callable[[Job], Loaded]
@@ -70,20 +74,23 @@ class Engine:
     package: str
     dtypes: tuple[str, ...] = ("fp32",)
     reads_onnx: bool = False
+    fuses: bool = False
 
     def missing(self) -> str | None:
         """Why it cannot run here; None if it can."""
-        for module, package in ((self.module, self.package), ("onnx", "onnx")):
-            if importlib.util.find_spec(module) is None:
-                return f"{package} is not installed (pip install {package})"
-            if not self.reads_onnx:
-                break
-        return None
+        return _absent(self.module, self.package) or (
+            _absent("onnx", "onnx") if self.reads_onnx else None
+        )
 
     def lacks(self, dtype: str) -> str | None:
         """Why a dtype of its own is of no use here; None if it is."""
         if dtype == "bf16" and not native_bf16():
             return "this processor does not multiply bf16 itself"
+        if dtype == "int8":
+            if not native_int8():
+                return "this processor has no int8 units that are known here (VNNI or AMX)"
+            absent = _absent("onnxruntime", "onnxruntime")
+            return absent and f"{absent}; it quantises the network"
         return None
 
     def version(self) -> str | None:
@@ -94,8 +101,14 @@ class Engine:
             return None
 
 
+def _absent(module: str, package: str) -> str | None:
+    if importlib.util.find_spec(module) is None:
+        return f"{package} is not installed (pip install {package})"
+    return None
+
+
 def _regrow(job: Job) -> Loaded:
-    from regrow_runtime.network import LANES, load
+    from regrow_runtime.network import load
 
     network = load(job.packed, threads=job.threads)
 
@@ -103,10 +116,7 @@ def _regrow(job: Job) -> Loaded:
         outputs = network(*inputs)
         return list(outputs) if isinstance(outputs, tuple) else [outputs]
 
-    def profile(batch: int) -> list[dict[str, Any]]:
-        return network.profile(min(batch, LANES))
-
-    return Loaded(lambda batch: run, network.isa, profile)
+    return Loaded(lambda batch: run, network.isa, network.profile)
 
 
 def _onnxruntime(job: Job) -> Loaded:
@@ -126,7 +136,8 @@ def _openvino(job: Job) -> Loaded:
     vino = importlib.import_module("openvino")
     core = vino.Core()
     settings = {
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[job.dtype],
+        # Of int8: what is left over, as in ONNX Runtime. bf16 for it made no difference.
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[job.dtype],
         "INFERENCE_NUM_THREADS": job.threads,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
@@ -177,8 +188,12 @@ def _deepsparse(job: Job) -> Loaded:
 
 ENGINES: Mapping[str, Engine] = {
     "regrow": Engine(_regrow, "regrow_runtime", "regrow-runtime"),
-    "onnxruntime": Engine(_onnxruntime, "onnxruntime", "onnxruntime", reads_onnx=True),
-    "openvino": Engine(_openvino, "openvino", "openvino", ("fp32", "bf16"), reads_onnx=True),
+    "onnxruntime": Engine(
+        _onnxruntime, "onnxruntime", "onnxruntime", ("fp32", "int8"), reads_onnx=True
+    ),
+    "openvino": Engine(
+        _openvino, "openvino", "openvino", ("fp32", "bf16", "int8"), reads_onnx=True, fuses=True
+    ),
     "torch": Engine(_torch, "torch", "torch", ("fp32", "bf16")),
     "deepsparse": Engine(_deepsparse, "deepsparse", "deepsparse", reads_onnx=True),
 }

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from regrow.bench.environment import processor
-from regrow.bench.timing.engines import ENGINES, Job
+from regrow.bench.timing.engines import ENGINES, Engine, Job
+from regrow.bench.timing.onnx_graph import onnx_model
 from regrow.bench.timing.process import Worker, WorkerFailed
+from regrow.bench.timing.quantised import NotQuantised, quantise
 from regrow.bench.timing.rounds import Turn, by_module, compared, interleaved, reference, summary
 from regrow.bench.timing.source import Source, read_source
 from regrow.core.errors import RegrowError, unknown
@@ -61,7 +63,9 @@ class Timing:
         load: processes that wanted a processor in the minute before (load average), if known.
         skipped: engine, dtype, threads, batch (each None where it is not about one) and reason.
         layers: threads, batch, module, microseconds of all its steps, gmacs (useful multiply-adds,
-            1e9 a second). The runtime takes at most 16 samples at once; a larger batch is timed so.
+            1e9 a second), peak_share (that over the most that the processor reaches in fp32, which
+            the runtime measures). The runtime takes 1, 2, 4, 8 or 16 samples at once; others
+            are timed as the next of these, and larger batches as 16.
     """
 
     cpu: str
@@ -154,25 +158,38 @@ class _Bench:
     def jobs(self, packed: str) -> list[tuple[str, str, str, str]]:
         """Engine, dtype, deploy file and ONNX file of all that can run; the rest is skipped."""
         found = []
-        onnx = self.folder / "network.onnx"
         for name in dict.fromkeys((OWN, *self.settings.against)):
             engine = ENGINES[name]
             reason = engine.missing()
             if reason is not None:
                 self._skip(reason, name)
                 continue
-            if engine.reads_onnx and not onnx.exists():
-                from regrow.bench.timing.onnx_graph import onnx_model
-
-                importlib.import_module("onnx").save(onnx_model(self.source), str(onnx))
             self.timing.versions[engine.package] = engine.version() or "unknown"
             for dtype in engine.dtypes:
                 lacking = engine.lacks(dtype)
-                if lacking is None:
-                    found.append((name, dtype, packed, str(onnx) if engine.reads_onnx else ""))
-                else:
+                if lacking is not None:
                     self._skip(lacking, name, dtype)
+                    continue
+                try:
+                    found.append((name, dtype, packed, self._onnx(engine, dtype)))
+                except NotQuantised as failure:
+                    self._skip(str(failure), name, dtype)
         return found
+
+    def _onnx(self, engine: Engine, dtype: str) -> str:
+        """Path of the ONNX file that an engine starts from, made for the first that asks for it."""
+        if not engine.reads_onnx:
+            return ""
+        if dtype == "int8":
+            path = self.folder / ("int8-fused.onnx" if engine.fuses else "int8.onnx")
+            if not path.exists():
+                self.notify("the network is quantised")
+                quantise(self.source, path, engine.fuses, self.settings.seed)
+        else:
+            path = self.folder / "network.onnx"
+            if not path.exists():
+                importlib.import_module("onnx").save(onnx_model(self.source), str(path))
+        return str(path)
 
     def threads(
         self,

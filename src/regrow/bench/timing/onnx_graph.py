@@ -80,9 +80,10 @@ def _conv2d(to: Writer, node: Node) -> None:
 
 
 def _linear(to: Writer, node: Node) -> None:
-    (x,), weight = node.inputs, to.array(node.arrays["weight"])
+    (x,) = node.inputs
     bias = to.array(node.arrays["bias"]) if "bias" in node.arrays else None
     if len(to.shape(node)) == 1:
+        weight = to.array(node.arrays["weight"])
         to.emit("Gemm", [x, weight, *([bias] if bias else [])], node.output, transB=1)
         return
     turned = to.constant(to.source.arrays[node.arrays["weight"]].T)

@@ -16,6 +16,9 @@ ROUNDS = 10
 """How often the engines take turns; each makes at least as many calls."""
 FAR = 1e-3
 """Of the largest output: an fp32 engine that is further from torch computes something else."""
+FAR_ROUNDED = 0.2
+"""The same in bf16 and int8. Rounding was up to 0.03 in networks of 14 to 57 layers; outputs of
+zeros are 1 away, and those of another network about as much. This lies between."""
 _MOST = 2000  # calls of a turn
 
 Name = TypeVar("Name", bound=Hashable)
@@ -81,7 +84,7 @@ def by_module(steps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of each module, its steps that follow one another taken together.
 
     Args:
-        steps: module, seconds and multiply_adds of each.
+        steps: module, seconds, multiply_adds and peak_share of each.
     """
     found = []
     for module, each in groupby(steps, lambda step: step["module"]):
@@ -89,7 +92,15 @@ def by_module(steps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         seconds = sum(part["seconds"] for part in parts)
         work = sum(part["multiply_adds"] for part in parts)
         rate = work / seconds / 1e9 if seconds > 0 else 0.0
-        found.append({"module": module, "microseconds": 1e6 * seconds, "gmacs": rate})
+        reached = sum(part["peak_share"] * part["seconds"] for part in parts)
+        found.append(
+            {
+                "module": module,
+                "microseconds": 1e6 * seconds,
+                "gmacs": rate,
+                "peak_share": reached / seconds if seconds > 0 else 0.0,
+            }
+        )
     return found
 
 
@@ -101,8 +112,8 @@ def reference(source: Source, inputs: list[Floats]) -> list[Floats]:
 def compared(outputs: Sequence[Any], expected: Sequence[Floats], dtype: str) -> dict[str, Any]:
     """The largest difference, alone and over the largest expected value of that output.
 
-    Has an "error" where an fp32 engine is off by more than `FAR`, or anybody's outputs are of
-    other shapes.
+    Has an "error" where an engine is off by more than `FAR`, or `FAR_ROUNDED` in bf16 and int8, or
+    outputs are of other shapes.
     """
     shapes, wanted = [np.shape(each) for each in outputs], [each.shape for each in expected]
     if shapes != wanted:
@@ -118,6 +129,6 @@ def compared(outputs: Sequence[Any], expected: Sequence[Floats], dtype: str) -> 
         words = "outputs are not numbers where torch's are"
         return {"max_abs_diff": None, "relative_diff": None, "error": words}
     told: dict[str, Any] = {"max_abs_diff": far, "relative_diff": relative}
-    if dtype == "fp32" and relative > FAR:
+    if relative > (FAR if dtype == "fp32" else FAR_ROUNDED):
         told["error"] = f"outputs are {relative:.2g} of the largest away from torch's"
     return told

@@ -1,27 +1,24 @@
 """A packed network as a PyTorch module: the reference, and one of the dense engines.
 
-Weights of convolutions are laid out channels last, and batch norms go into the layers before them
-by PyTorch's own functions, as a user would prepare a model for a CPU.
+Weights of convolutions are laid out channels last, and batch norms go into the layers before them,
+as a user would prepare a model for a CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
+from regrow.bench.timing.folded import folded
 from regrow.bench.timing.source import Source
 
 if TYPE_CHECKING:
-    from regrow_runtime.graph import Graph, Node
-
-Arrays = dict[str, Tensor]
+    from regrow_runtime.graph import Node
 
 
 class TorchNetwork(nn.Module):
@@ -35,10 +32,11 @@ class TorchNetwork(nn.Module):
         super().__init__()
         self._graph = source.graph
         self._nodes: list[tuple[Node, dict[str, str]]] = []
-        tensors = {name: _tensor(array) for name, array in source.arrays.items()}
-        for index, (node, arrays) in enumerate(_folded(source.graph, tensors, source.shapes)):
-            names = {role: f"{role}_{index}" for role in arrays}
-            for role, tensor in arrays.items():
+        source = folded(source)
+        for index, node in enumerate(source.graph.nodes):
+            names = {role: f"{role}_{index}" for role in node.arrays}
+            for role, array in node.arrays.items():
+                tensor = _tensor(source.arrays[array])
                 self.register_buffer(names[role], _laid_out(tensor) if role == "weight" else tensor)
             self._nodes.append((node, names))
         self.register_buffer("_of_dtype", torch.zeros(()))
@@ -71,48 +69,6 @@ def _tensor(array: Any) -> Tensor:
 def _laid_out(tensor: Tensor) -> Tensor:
     """Four axes channels last; all others as they are."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
-
-
-def _folded(
-    graph: Graph, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
-) -> list[tuple[Node, Arrays]]:
-    """The nodes with their arrays; a norm that alone reads a layer's output is part of it."""
-    reads: dict[str, int] = dict.fromkeys(graph.outputs, 2)  # as good as another reader
-    for node in graph.nodes:
-        for name in node.inputs:
-            reads[name] = reads.get(name, 0) + 1
-    placed: dict[str, int] = {}
-    found: list[tuple[Node, Arrays]] = []
-    for node in graph.nodes:
-        arrays = {role: tensors[name] for role, name in node.arrays.items()}
-        before = placed.get(node.inputs[0])
-        if node.op == "batch_norm" and before is not None and reads[node.inputs[0]] == 1:
-            layer, own = found[before]
-            if layer.op == "conv2d" or (layer.op == "linear" and len(shapes[layer.output]) == 1):
-                found[before] = (
-                    replace(layer, output=node.output),
-                    _fused(layer.op, own, arrays, node.attributes["eps"]),
-                )
-                placed[node.output] = before
-                continue
-        placed[node.output] = len(found)
-        found.append((node, arrays))
-    return found
-
-
-def _fused(op: str, layer: Arrays, norm: Arrays, eps: float) -> Arrays:
-    fuse: Any = fuse_conv_bn_weights if op == "conv2d" else fuse_linear_bn_weights
-    ones = torch.ones_like(norm["mean"])
-    weight, bias = fuse(
-        layer["weight"],
-        layer.get("bias"),
-        norm["mean"],
-        norm["var"],
-        eps,
-        norm.get("weight", ones),
-        norm.get("bias", torch.zeros_like(ones)),
-    )
-    return {"weight": weight.detach(), "bias": bias.detach()}
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
