@@ -241,6 +241,19 @@ def test_a_failure_is_told_and_stops_nothing_else(copied: Path) -> None:
     assert first["key"] != second["key"]
 
 
+def test_a_cell_whose_error_cannot_be_noted_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise RegrowError("the folder cannot be made")
+
+    monkeypatch.setattr(Store, "finish", refused)
+    lines: list[str] = []
+    now = run_cells([one_way(0)], store_at(tmp_path), tell=lines.append)
+    assert (now.done, len(lines)) == (0, 1)
+    assert "cannot be made" in lines[0]
+
+
 def test_what_starts_from_a_failed_network_is_not_tried(tmp_path: Path) -> None:
     wild = replace(TRAINING, lr=1e30)
     cells = [

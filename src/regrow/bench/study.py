@@ -159,17 +159,25 @@ def work(
         tell: called with a line about each cell that ends.
     """
     stop_at = math.inf if store.stop_at is None else store.stop_at
+    # Beside what the store notes: where a cell's folder cannot be written, nor can its error.
+    lost: set[str] = set()
     with contextlib.suppress(Paused):
         while time.monotonic() < stop_at:
-            left = [c for c in cells if not store.finished(c) and not _failed(c, store)]
+            left = [
+                each
+                for each in cells
+                if each.key not in lost and not store.finished(each) and not _failed(each, store)
+            ]
             if not left:
                 return
             # After each cell from the top again: another may have been freed meanwhile.
-            if not any(_ended(cell, cells, store, workers, tell) for cell in left):
+            if not any(_ended(cell, cells, store, workers, tell, lost) for cell in left):
                 time.sleep(_POLL)
 
 
-def _ended(cell: Cell, cells: Sequence[Cell], store: Store, workers: int, tell: Tell) -> bool:
+def _ended(
+    cell: Cell, cells: Sequence[Cell], store: Store, workers: int, tell: Tell, lost: set[str]
+) -> bool:
     """Whether this process finished the cell now, or failed to; not if another works at it."""
     if store.finished(cell) or _failed(cell, store):  # by another, since the list was made
         return False
@@ -180,6 +188,7 @@ def _ended(cell: Cell, cells: Sequence[Cell], store: Store, workers: int, tell: 
     except Paused:
         raise
     except Exception as error:
+        lost.add(cell.key)
         message = " ".join(str(error).split())
         tell(f"{cell.label} ({cell.key}) failed: {type(error).__name__}: {message}")
         return True
