@@ -702,5 +702,5 @@ def test_without_the_runtime_the_message_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "regrow_runtime", None)
     monkeypatch.setitem(sys.modules, "regrow_runtime.graph", None)
-    with pytest.raises(RegrowError, match=r'pip install "regrow\[runtime\]" .* C\+\+17 compiler'):
+    with pytest.raises(RegrowError, match=r'pip install "regrow\[runtime\]".* C\+\+17 compiler'):
         capture(nn.Linear(4, 4), torch.zeros(1, 4))

@@ -6,7 +6,6 @@ import itertools
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +17,7 @@ from regrow.core.names import unwrap
 from regrow.export.capture_ops import HINTS, SHAPED, TABLE
 from regrow.export.capture_site import Array, Computed, Site, Value, need
 from regrow.export.capture_trace import trace
+from regrow.export.runtime import runtime
 
 if TYPE_CHECKING:
     from regrow_runtime.graph import Graph, Node
@@ -56,7 +56,7 @@ def capture(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Graph:
     Departures: a branch on a batch of one sample, as in `x.squeeze()` or `if x.size(0) == 1`, is
     taken as for more samples.
     """
-    graph = runtime_graph()
+    graph = runtime().graph
     inner = unwrap(model)
     kind = type(inner).__name__
     program = trace(inner, example)
@@ -83,22 +83,6 @@ def capture(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Graph:
     return graph.Graph(
         tuple(inputs), tuple(one.name for one in outputs if isinstance(one, Value)), tuple(made)
     )
-
-
-def runtime_graph() -> ModuleType:
-    """The module `regrow_runtime.graph`, which an extra brings along.
-
-    Raises:
-        RegrowError: it is not installed.
-    """
-    try:
-        from regrow_runtime import graph
-    except ImportError as error:
-        raise RegrowError(
-            'this needs regrow\'s runtime, which is not installed: pip install "regrow[runtime]" '
-            "installs it, and needs a C++17 compiler."
-        ) from error
-    return graph
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:
