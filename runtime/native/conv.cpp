@@ -1,7 +1,6 @@
 #include "conv.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <stdexcept>
 
@@ -18,7 +17,10 @@ constexpr std::size_t kNarrow = 2;  // vectors of a tile
 // So many reads that begin with a vector pay for a piece of the window of their own.
 constexpr double kManyReaders = 8;
 
-std::size_t up(std::size_t n, std::size_t step) { return (n + step - 1) / step * step; }
+// How many of so many weights are not removed.
+std::size_t nonzeros(const float* weights, std::size_t count) {
+  return count - static_cast<std::size_t>(std::count(weights, weights + count, 0.0f));
+}
 
 // Whether the runs of a convolution can be read where they are.
 bool direct(const ConvShape& s, const Geometry& in, const Geometry& out) {
@@ -35,8 +37,7 @@ Conv::Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, 
       direct_(direct(shape_, in, out)), bias_(weights.bias) {
   const ConvShape& s = shape_;
   choose_tiles();
-  const auto zeros = std::count(weights.weights.begin(), weights.weights.end(), 0.0f);
-  const double kept = static_cast<double>(weights.weights.size() - static_cast<std::size_t>(zeros));
+  const auto kept = static_cast<double>(nonzeros(weights.weights.data(), weights.weights.size()));
   if (!direct_) {
     // How many outputs read a place of the kernel in an input channel.
     const double readers = kept / static_cast<double>(s.channels * s.kernel[0] * s.kernel[1]);
@@ -51,18 +52,15 @@ Conv::Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, 
   }
   // Nothing needs to be cleared where every float of the tiles is a pixel.
   if (!(direct_ && out.lanes == 16) && (out.row() != out.width * out.lanes || out.run() % 16 != 0)) {
-    keep_.assign(up(out_.run(), 16) + 16, 0.0f);
-    const std::uint32_t bits = 0xffffffff;
+    keep_.assign(round_up(out_.run(), 16) + 16, 0.0f);
     for (std::size_t row = 0; row < out.height; ++row) {
-      for (std::size_t i = 0; i < out.width * out.lanes; ++i) {
-        std::memcpy(&keep_[row * out.row() + i], &bits, sizeof bits);
-      }
+      std::fill_n(keep_.data() + row * out.row(), out.width * out.lanes, all_bits());
     }
   }
   choose_blocks(weights);
   const std::size_t per_group = s.outputs / s.groups;
   const std::vector<std::size_t> starts = cut(weights, std::max<std::size_t>(1, shares));
-  const std::vector<Span> inputs = chunks(weights);
+  const std::vector<Span> inputs = chunks(kept / static_cast<double>(s.outputs));
   for (std::size_t share = 0; share + 1 < starts.size(); ++share) {
     panels_.emplace_back();
     for (std::size_t group = 0; group < s.groups; ++group) {
@@ -132,21 +130,16 @@ std::vector<std::size_t> Conv::cut(const ConvWeights& given, std::size_t shares)
   std::vector<double> until;  // so much is to be done for the outputs before, and with this one
   double total = 0;
   for (std::size_t o = 0; o < shape_.outputs; ++o) {
-    const auto from = given.weights.begin() + static_cast<std::ptrdiff_t>(o * fan);
-    const auto zeros = std::count(from, from + static_cast<std::ptrdiff_t>(fan), 0.0f);
     const double each = block_[o] ? kernels_.block_cost / kBlock : 1.0;
-    total += 2 + each * static_cast<double>(fan - static_cast<std::size_t>(zeros));
+    total += 2 + each * static_cast<double>(nonzeros(given.weights.data() + o * fan, fan));
     until.push_back(total);
   }
   std::vector<std::size_t> starts{0};
-  for (std::size_t o = 0; o < shape_.outputs; ++o) {
-    // A block stays whole.
-    std::size_t first = o;
-    while (first > 0 && block_[o] && block_[first - 1]) --first;
-    if (block_[o] && (o - first) % kBlock != kBlock - 1) continue;
+  for (std::size_t next = 0; next < shape_.outputs;) {
+    next += block_[next] ? kBlock : 1;  // A block stays whole.
     while (starts.size() < shares &&
-           until[o] >= total * static_cast<double>(starts.size()) / static_cast<double>(shares)) {
-      starts.push_back(o + 1);
+           until[next - 1] >= total * static_cast<double>(starts.size()) / static_cast<double>(shares)) {
+      starts.push_back(next);
     }
   }
   starts.resize(shares, shape_.outputs);
@@ -154,13 +147,10 @@ std::vector<std::size_t> Conv::cut(const ConvWeights& given, std::size_t shares)
   return starts;
 }
 
-// The panels' input channels, of any group.
-std::vector<Conv::Span> Conv::chunks(const ConvWeights& given) const {
+// The panels' input channels, of any group; outputs have `each` entries on average.
+std::vector<Conv::Span> Conv::chunks(double each) const {
   const ConvShape& s = shape_;
   const std::size_t width = s.channels / s.groups;
-  const auto zeros = std::count(given.weights.begin(), given.weights.end(), 0.0f);
-  const double each = static_cast<double>(given.weights.size() - static_cast<std::size_t>(zeros)) /
-                      static_cast<double>(s.outputs);
   // What a tile reads of a channel: in rows apart, or in one run where they meet.
   const Tile& tile = places_.front().tile;
   const std::size_t rows = tile.rows + (s.kernel[0] - 1) * s.dilation[0];
@@ -234,8 +224,7 @@ Conv::Panel Conv::panel(const ConvWeights& given, std::size_t group, Span inputs
       continue;
     }
     const float* weights = given.weights.data() + (o * width + inputs.begin) * inner;
-    const auto zeros = std::count(weights, weights + at.size(), 0.0f);
-    const std::size_t kept = at.size() - static_cast<std::size_t>(zeros);
+    const std::size_t kept = nonzeros(weights, at.size());
     if (kept || made.opens || made.closes) singles.emplace_back(kept, o);
   }
   std::sort(singles.begin(), singles.end());

@@ -63,7 +63,7 @@ class Conv {
   };
 
   void choose_blocks(const ConvWeights& weights);
-  std::vector<Span> chunks(const ConvWeights& weights) const;
+  std::vector<Span> chunks(double each) const;
   std::vector<std::size_t> cut(const ConvWeights& weights, std::size_t shares) const;
   Panel panel(const ConvWeights& weights, std::size_t group, Span inputs, Span outputs);
   std::vector<std::int32_t> offsets(const ConvWeights& weights, std::size_t group, Span inputs,

@@ -7,6 +7,8 @@
 
 namespace regrow {
 
+inline std::size_t round_up(std::size_t n, std::size_t step) { return (n + step - 1) / step * step; }
+
 // Planes of one resolution share their padding and row length, so that a run of pixels means the
 // same in each of them.
 struct Geometry {
@@ -15,13 +17,12 @@ struct Geometry {
   std::size_t lanes = 1;
 
   std::size_t row() const { return (width + left) * lanes; }
-  std::size_t first() const { return (top * row() + left * lanes + 15) / 16 * 16; }
+  std::size_t first() const { return round_up(top * row() + left * lanes, 16); }
   std::size_t run() const { return height * row(); }  // floats from the first pixel on
 
   // A last vector may write 15 floats behind a run; they are nobody's.
   std::size_t plane() const {
-    const std::size_t floats = first() + (height + top) * row() + 15;
-    return (floats + 15) / 16 * 16;
+    return round_up(first() + (height + top) * row() + 15, 16);
   }
   // Behind the last plane runs are read that begin at its last pixels.
   std::size_t size() const { return channels * plane(); }

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,14 @@ struct BlockEntry {
   std::int32_t offset;
   float values[kBlock];
 };
+
+// A float of a mask that lets through what is under it.
+inline float all_bits() {
+  const std::uint32_t bits = 0xffffffff;
+  float mask;
+  std::memcpy(&mask, &bits, sizeof mask);
+  return mask;
+}
 
 // What happens to a sum before it is stored.
 struct Finish {

@@ -1,6 +1,8 @@
 // Included by one file for each instruction set, which defines REGROW_ISA, REGROW_NAME, REGROW_WIDTH,
 // REGROW_TILE, REGROW_BLOCK_TILE, REGROW_SUMS and REGROW_BLOCK_COST.
 #include <algorithm>
+#include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "kernels.hpp"
@@ -185,57 +187,39 @@ void copy_masked(const Piece* pieces, std::size_t count, std::size_t vectors, co
   copy(pieces, count, vectors, in, masks, to);
 }
 
-template <std::size_t Lanes>
-void copy_gathered_of(const Piece* pieces, std::size_t count, std::size_t pixels, const float* in,
-                      const std::int32_t* indices, float* to) {
-  for (const Piece* const end = pieces + count; pieces < end; ++pieces) {
-    const float* from = in + pieces->from;
-    const std::int32_t* index = indices + pieces->what;
-    float* out = to + pieces->to;
-    for (std::size_t p = 0; p < pixels; ++p, out += Lanes) {
-      if (Lanes == 1) {
-        *out = index[p] < 0 ? 0.0f : from[index[p]];
-      } else if (index[p] < 0) {
-        std::memset(out, 0, Lanes * sizeof(float));
-      } else {
-        std::memcpy(out, from + index[p], Lanes * sizeof(float));
-      }
-    }
+// Calls `go` with the number of lanes, known to the compiler.
+template <typename Go>
+void with_lanes(std::size_t lanes, Go go) {
+  switch (lanes) {
+    case 1: return go(std::integral_constant<std::size_t, 1>{});
+    case 2: return go(std::integral_constant<std::size_t, 2>{});
+    case 4: return go(std::integral_constant<std::size_t, 4>{});
+    case 8: return go(std::integral_constant<std::size_t, 8>{});
+    default: return go(std::integral_constant<std::size_t, 16>{});
   }
 }
 
 void copy_gathered(const Piece* pieces, std::size_t count, std::size_t pixels, std::size_t lanes,
                    const float* in, const std::int32_t* indices, float* to) {
-  const auto copy = lanes == 1   ? &copy_gathered_of<1>
-                    : lanes == 2 ? &copy_gathered_of<2>
-                    : lanes == 4 ? &copy_gathered_of<4>
-                    : lanes == 8 ? &copy_gathered_of<8>
-                                 : &copy_gathered_of<16>;
-  copy(pieces, count, pixels, in, indices, to);
+  with_lanes(lanes, [&](auto known) {
+    constexpr std::size_t kLanes = decltype(known)::value;
+    for (const Piece* piece = pieces; piece < pieces + count; ++piece) {
+      const float* from = in + piece->from;
+      const std::int32_t* index = indices + piece->what;
+      float* out = to + piece->to;
+      for (std::size_t p = 0; p < pixels; ++p, out += kLanes) {
+        if (index[p] < 0) {
+          std::memset(out, 0, kLanes * sizeof(float));
+        } else {
+          std::memcpy(out, from + index[p], kLanes * sizeof(float));
+        }
+      }
+    }
+  });
 }
 
 // NaN is larger than anything.
 REGROW_INLINE float larger(float a, float b) { return b > a || b != b ? b : a; }
-
-// The number of lanes is known to the compiler for all that programs commonly have.
-template <std::size_t Lanes>
-void halve_lanes(const float* top, const float* bottom, std::size_t pixels, std::size_t given,
-                 float* out) {
-  const std::size_t lanes = Lanes ? Lanes : given;
-  for (std::size_t x = 0; x < pixels; ++x, top += 2 * lanes, bottom += 2 * lanes, out += lanes) {
-    for (std::size_t l = 0; l < lanes; ++l) {
-      out[l] = larger(larger(top[l], top[lanes + l]), larger(bottom[l], bottom[lanes + l]));
-    }
-  }
-}
-
-template <std::size_t... N>
-void halve_any(std::index_sequence<N...>, const float* top, const float* bottom,
-               std::size_t pixels, std::size_t lanes, float* out) {
-  using Halve = void (*)(const float*, const float*, std::size_t, std::size_t, float*);
-  static constexpr Halve kHalves[] = {&halve_lanes<N>...};
-  kHalves[lanes < sizeof...(N) ? lanes : 0](top, bottom, pixels, lanes, out);
-}
 
 // One image: the larger of two rows first, of as many rows as fit, and then of neighbours.
 void halve_image(const float* from, std::size_t row, std::size_t rows, std::size_t pixels,
@@ -264,15 +248,27 @@ void halve_image(const float* from, std::size_t row, std::size_t rows, std::size
 void halve(const float* from, std::size_t row, std::size_t rows, std::size_t pixels,
            std::size_t lanes, std::size_t step, float* to) {
   if (lanes == 1 && pixels <= 512) return halve_image(from, row, rows, pixels, step, to);
-  for (std::size_t y = 0; y < rows; ++y, from += 2 * row, to += step) {
-    halve_any(std::make_index_sequence<17>{}, from, from + row, pixels, lanes, to);
-  }
+  with_lanes(lanes, [&](auto known) {
+    constexpr std::size_t kLanes = decltype(known)::value;
+    for (std::size_t y = 0; y < rows; ++y, from += 2 * row, to += step) {
+      const float *top = from, *bottom = from + row;
+      float* out = to;
+      for (std::size_t x = 0; x < pixels; ++x) {
+        for (std::size_t l = 0; l < kLanes; ++l) {
+          out[l] = larger(larger(top[l], top[kLanes + l]), larger(bottom[l], bottom[kLanes + l]));
+        }
+        top += 2 * kLanes, bottom += 2 * kLanes, out += kLanes;
+      }
+    }
+  });
 }
 
 }  // namespace
 
 extern const Kernels REGROW_ISA;
-const Kernels REGROW_ISA = {REGROW_NAME,  REGROW_TILE,  REGROW_BLOCK_TILE, REGROW_SUMS, REGROW_BLOCK_COST, &run,
-                           &run_block,  &copy_masked, &copy_gathered,     &halve};
+const Kernels REGROW_ISA = {
+    REGROW_NAME, REGROW_TILE, REGROW_BLOCK_TILE, REGROW_SUMS,    REGROW_BLOCK_COST,
+    &run,        &run_block,  &copy_masked,      &copy_gathered, &halve,
+};
 
 }  // namespace regrow

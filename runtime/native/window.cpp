@@ -1,7 +1,6 @@
 #include "window.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <stdexcept>
 
@@ -11,14 +10,12 @@ namespace {
 
 constexpr std::size_t kMostIndices = std::size_t{1} << 28;
 
-std::size_t up(std::size_t n, std::size_t step) { return (n + step - 1) / step * step; }
-
 }  // namespace
 
 Window::Window(const ConvShape& shape, const Geometry& in, const Geometry& out, std::size_t tile,
                bool share)
     : shape_(shape), in_(in), out_(out), shared_(out.row() % 16 == 0 || share),
-      halo_(shared_ ? up(reach(shape.kernel[0] - 1) * out.row(), 16) : 0), floats_(tile + halo_),
+      halo_(shared_ ? round_up(reach(shape.kernel[0] - 1) * out.row(), 16) : 0), floats_(tile + halo_),
       flat_(is_flat()) {
   const ConvShape& s = shape_;
   std::map<std::ptrdiff_t, std::size_t> rows;  // which are read, and their first kinds
@@ -30,7 +27,7 @@ Window::Window(const ConvShape& shape, const Geometry& in, const Geometry& out, 
     kinds_of_.push_back(found->second);
     for (std::size_t x = 0; x < s.kernel[1] && fresh; ++x) kinds_.push_back({row, x});
   }
-  const std::size_t pixels = (up(out_.run(), 16) + floats_) / out_.lanes;
+  const std::size_t pixels = (round_up(out_.run(), 16) + floats_) / out_.lanes;
   if ((flat_ ? s.kernel[1] * floats_ : kinds_.size() * pixels) > kMostIndices) {
     throw std::invalid_argument("a convolution with too large a kernel for its output");
   }
@@ -55,15 +52,12 @@ bool Window::is_flat() const {
 // Which floats of a run lie within a row after the shift. It repeats with every row, and a tile
 // begins anywhere in one.
 void Window::add_mask(std::size_t column) {
-  const std::uint32_t bits = 0xffffffff;
   const std::size_t start = masks_.size();
-  masks_.resize(start + up(in_.row() + floats_, 16), 0.0f);
+  masks_.resize(start + round_up(in_.row() + floats_, 16), 0.0f);
   for (std::size_t i = start; i < masks_.size(); ++i) {
     const std::ptrdiff_t x =
         static_cast<std::ptrdiff_t>((i - start) % in_.row() / in_.lanes) + shift(column);
-    if (x >= 0 && x < static_cast<std::ptrdiff_t>(in_.width)) {
-      std::memcpy(&masks_[i], &bits, sizeof bits);
-    }
+    if (x >= 0 && x < static_cast<std::ptrdiff_t>(in_.width)) masks_[i] = all_bits();
   }
 }
 

@@ -21,7 +21,7 @@ from regrow.model.inventory import DENOMINATOR
 
 SCHEMA = 1
 # The recipe last: a directory is known as a run as long as anything of it is left.
-_FILES = (
+FILES = (
     "record.json",
     "history.json",
     "model.safetensors",
@@ -30,6 +30,8 @@ _FILES = (
     "report.html",
     "recipe.toml",
 )
+"""What a run writes beside its `state/`."""
+
 _STATE = ("*.progress", "*.done", "*.regrow", ".*.tmp")
 
 
@@ -82,7 +84,7 @@ def clear(out: Path) -> None:
             path.unlink()
     if state.is_dir() and not any(state.iterdir()):
         state.rmdir()
-    for name in _FILES:
+    for name in FILES:
         (out / name).unlink(missing_ok=True)
 
 

@@ -20,8 +20,6 @@ from rich.progress import Progress as Bars
 from rich.table import Column, Table
 from rich.text import Text
 
-_ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch": "PyTorch"}
-
 
 class Epochs(ProgressColumn):
     """Epochs done and in all; nothing for work that has none."""
@@ -129,12 +127,11 @@ def deployed(record: dict[str, Any], out: Path) -> list[str]:
 
 
 def _faster(dense: dict[str, Any]) -> str:
-    times, engine = dense["times_faster"], dense["engine"]
+    from regrow.bench.report.text import engine
+
+    times = dense["times_faster"]
     words = f"{times:.2f}x faster" if times >= 1 else f"{1 / times:.2f}x slower"
-    return (
-        f"{words} than {_ENGINES.get(engine, engine)} {dense['dtype']} "
-        f"({dense['median_ms']:.3g} ms)"
-    )
+    return f"{words} than {engine(dense['engine'])} {dense['dtype']} ({dense['median_ms']:.3g} ms)"
 
 
 def download(name: str, root: Path, base_url: str | None) -> Path:

@@ -15,16 +15,6 @@ if TYPE_CHECKING:
     from regrow.bench.data import Splits
     from regrow.bench.tasks import Task
 
-_RUN_FILES = (
-    "recipe.toml",
-    "record.json",
-    "history.json",
-    "model.safetensors",
-    "model.regrow",
-    "deploy.regrow",
-    "report.html",
-)
-
 
 @dataclass(frozen=True)
 class Network:
@@ -98,9 +88,11 @@ def check_apart(out: Path, source: Path, packed: Path) -> None:
     Raises:
         RegrowError: `out` is one of them.
     """
+    from regrow.bench.deliver import FILES
+
     own = {packed.resolve()}
     if source.is_dir():
-        own |= {(source / name).resolve() for name in _RUN_FILES}
+        own |= {(source / name).resolve() for name in FILES}
         own |= {file.resolve() for file in (source / "state").glob("*")}
     if out.resolve() in own:
         raise RegrowError(f"{out} is a file of {source} itself; choose another -o.")

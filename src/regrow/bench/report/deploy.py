@@ -13,13 +13,6 @@ from regrow.bench.report.records import DENSE, Deploy, Run, Speed
 
 OWN, FULL = "regrow", "fp32"
 
-_NAMES = {
-    OWN: "regrow's runtime",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "torch": "PyTorch",
-}
-
 
 @dataclass(frozen=True)
 class Deployment:
@@ -107,7 +100,7 @@ def _faster(here: Sequence[_Measured], place: Sequence[_Measured], several: bool
         if names
     ]
     words = (
-        f"{_NAMES[OWN]} takes {text.milliseconds(own)} for {_call(speed)}{on}, "
+        f"{text.engine(OWN)} takes {text.milliseconds(own)} for {_call(speed)}{on}, "
         f"{' and '.join(told)}."
     )
     if any(median < own for (_, dtype), median in dense.items() if dtype == FULL):
@@ -134,7 +127,7 @@ def _dense(measured: Sequence[_Measured]) -> dict[tuple[str, str], float]:
 
 
 def _named(engine: str, dtype: str) -> str:
-    return f"{_NAMES.get(engine, engine)} {dtype}"
+    return f"{text.engine(engine)} {dtype}"
 
 
 def _call(speed: Speed) -> str:
@@ -158,7 +151,7 @@ def _figure(experiment: Experiment, measured: Sequence[_Measured]) -> Figure:
     rows = []
     for level in levels.values():
         own = _own([each for each in measured if each.level is level])
-        label = f"{title(level.main)}, in {_NAMES[OWN]}"
+        label = f"{title(level.main)}, in {text.engine(OWN)}"
         rows.append((label, chosen[level.main.name], own, text.milliseconds(own)))
     for name, median in _dense(measured).items():
         rows.append((f"{_named(*name)}, dense", chosen[DENSE], median, text.milliseconds(median)))
@@ -183,7 +176,7 @@ def _figure(experiment: Experiment, measured: Sequence[_Measured]) -> Figure:
                 (
                     str(each.run.seed),
                     text.sparsity(each.run.arms[each.run.recipe].sparsity),
-                    _NAMES.get(row.engine, row.engine),
+                    text.engine(row.engine),
                     row.dtype,
                     *(f"{value:.4g}" for value in (row.median, row.low, row.high)),
                 )

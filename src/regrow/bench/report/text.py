@@ -10,11 +10,22 @@ from regrow.bench.statistics import Interval, standard_deviation
 
 GAP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
+_ENGINES = {
+    "regrow": "regrow's runtime",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "torch": "PyTorch",
+}
 
 
 def arm_name(name: str) -> str:
     """An arm's name in running text."""
     return "one-way" if name == CONTROL else name.replace("_", " ")
+
+
+def engine(name: str) -> str:
+    """What the makers of a timed engine call it."""
+    return _ENGINES.get(name, name)
 
 
 def sentence(text: str) -> str:

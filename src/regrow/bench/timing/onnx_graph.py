@@ -178,15 +178,7 @@ def _max_pool2d(to: Writer, node: Node) -> None:
     if any(pads[i] >= a["kernel"][i % 2] for i in range(4)):  # more than engines take
         x = _padded(to, x, pads, float(np.finfo(np.float32).min))
         pads = [0, 0, 0, 0]
-    to.emit(
-        "MaxPool",
-        [x],
-        node.output,
-        kernel_shape=list(a["kernel"]),
-        strides=list(a["stride"]),
-        pads=pads,
-        dilations=list(a["dilation"]),
-    )
+    _pool(to, "MaxPool", x, node, pads, dilations=list(a["dilation"]))
 
 
 def _avg_pool2d(to: Writer, node: Node) -> None:
@@ -200,15 +192,12 @@ def _avg_pool2d(to: Writer, node: Node) -> None:
         if not count:
             x = _padded(to, x, [*a["padding"], *a["padding"]], 0.0)
             pads = [0, 0, *(max(0, n) for n in over)]
-    to.emit(
-        "AveragePool",
-        [x],
-        node.output,
-        kernel_shape=list(a["kernel"]),
-        strides=list(a["stride"]),
-        pads=pads,
-        count_include_pad=int(count),
-    )
+    _pool(to, "AveragePool", x, node, pads, count_include_pad=int(count))
+
+
+def _pool(to: Writer, op: str, x: str, node: Node, pads: list[int], **more: Any) -> None:
+    kernel, strides = list(node.attributes["kernel"]), list(node.attributes["stride"])
+    to.emit(op, [x], node.output, kernel_shape=kernel, strides=strides, pads=pads, **more)
 
 
 def _padded(to: Writer, x: str, pads: Sequence[int], value: float) -> str:
