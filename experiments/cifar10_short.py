@@ -26,6 +26,7 @@ SETTINGS = (
     "sparsity=0.9",
     "overshoot=0.97",
     "training.threads=1",
+    "training.compile=auto",  # Too few epochs to earn a compilation on a processor.
 )
 
 

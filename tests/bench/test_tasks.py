@@ -23,7 +23,7 @@ from regrow.bench.tasks import TASKS, dense_training, find_task
 from regrow.core.errors import RegrowError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-SHORT = ["training.dense_epochs=1", "epochs=[1,1]", "training.threads=1"]
+SHORT = ["training.dense_epochs=1", "epochs=[1,1]", "training.threads=1", "training.compile=off"]
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ def compiles(mode: Compile, device: torch.device) -> bool:
 
     Args:
         mode: "on" is wherever a compiler is found; "auto" on CUDA devices only, since on a
-            processor the first compilation takes half a minute, which short training never earns.
+            processor the first compilation takes twenty seconds, which short training never earns.
         device: that training runs on.
     """
     wanted = mode == "on" or (mode == "auto" and device.type == "cuda")
