@@ -2,7 +2,7 @@
 
     REGROW_DATA=FOLDER python experiments/headline/checkpoints.py --max-minutes 10
 
-Call it again to go on: each network takes about half an hour on two cores. FOLDER holds
+Call it again to go on: each network takes about forty minutes on two cores. FOLDER holds
 cifar-10-batches-bin (`regrow data get cifar10`).
 """
 
@@ -67,7 +67,7 @@ MODEST = replace(
 )
 CHECKPOINTS = (
     Checkpoint("resnet20-cifar10-s95", "resnet20", PRESET, 10, 0.95, "newton_saliency"),
-    Checkpoint("vgg16-cifar10-s96.39", "vgg16_bn", MODEST, 6, 0.9639, "newton_saliency"),
+    Checkpoint("vgg16-cifar10-s96.39", "vgg16_bn", MODEST, 4, 0.9639, "newton_saliency"),
 )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from regrow_runtime.graph import Node
 
 OPSET = 18
-_IR = 10  # what ONNX Runtime 1.20 and OpenVINO 2024 read
+_IR = 9  # what DeepSparse 1.8 still reads, beside ONNX Runtime 1.20 and OpenVINO 2024
 _NATIVE = {
     "relu": "Relu",
     "sigmoid": "Sigmoid",
