@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from regrow.core.evidence import Statistics
 from regrow.core.step import Step
 from regrow.engine.plan import Plan, Regrowth
 from regrow.engine.program import Program, Stage
@@ -97,10 +98,12 @@ def _learned(at: Setting, seed: int) -> Program:
     )
 
 
-def _gradual(end: float, criterion: str = "lamp") -> Callable[[Setting, int], Program]:
+def _gradual(
+    end: float, criterion: str = "lamp", statistics: Statistics = "running"
+) -> Callable[[Setting, int], Program]:
     def make(at: Setting, seed: int) -> Program:
         ramp = Cubic(at.sparsity, at.at(end), every=at.quarter)
-        return _single(at, Plan(ramp, CRITERIA.build(criterion)), seed)
+        return _single(at, Plan(ramp, CRITERIA.build(criterion), statistics=statistics), seed)
 
     return make
 
@@ -110,7 +113,8 @@ def _competing(memory: float, criterion: str = "magnitude") -> Callable[[Setting
 
     def make(at: Setting, seed: int) -> Program:
         way = Rebound(at.sparsity, at.sparsity, at.at(0.5), at.at(0.75), at.quarter)
-        return _single(at, Plan(way, CRITERIA.build(criterion), memory=memory), seed)
+        plan = Plan(way, CRITERIA.build(criterion), memory=memory, statistics="running")
+        return _single(at, plan, seed)
 
     return make
 
@@ -125,6 +129,7 @@ def _exchanging(
     criterion: str = "magnitude",
     peak: float = 0.5,
     end: float = 0.75,
+    statistics: Statistics = "running",
 ) -> Callable[[Setting, int], Program]:
     """A ramp until the peak and, where it overshoots, the way back until the end.
 
@@ -134,7 +139,9 @@ def _exchanging(
     def make(at: Setting, seed: int) -> Program:
         grow = Regrowth(RULES.build(rule), VALUES.build(value), exchange=fraction)
         way = Rebound(at.sparsity, overshoot(at), at.at(peak), at.at(end), at.quarter)
-        plan = Plan(way, CRITERIA.build(criterion), regrowth=grow, memory=memory)
+        plan = Plan(
+            way, CRITERIA.build(criterion), regrowth=grow, memory=memory, statistics=statistics
+        )
         return _single(at, plan, seed)
 
     return make
@@ -189,6 +196,11 @@ ARMS: dict[str, Arm] = {
     "gradual_saliency_50": Arm(
         _gradual(0.5, "saliency"), "by saliency over the first half", main=True
     ),
+    "gradual_batch": Arm(
+        _gradual(0.5, "saliency", "batch"),
+        "gradual_saliency_50, gradients read under batch statistics",
+        main=True,
+    ),
     "gradual_distilled": Arm(
         _gradual(0.5, "saliency"),
         "gradual_saliency_50 with distillation",
@@ -219,6 +231,11 @@ ARMS: dict[str, Arm] = {
     "newton_saliency": Arm(
         _exchanging("newton", "zero", 0.1, criterion="saliency"),
         "gradual_saliency_50 and a tenth exchanged by Newton gain, zero",
+        main=True,
+    ),
+    "newton_batch": Arm(
+        _exchanging("newton", "zero", 0.1, criterion="saliency", statistics="batch"),
+        "newton_saliency, gradients read under batch statistics",
         main=True,
     ),
     "newton_distilled": Arm(

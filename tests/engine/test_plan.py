@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Need
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.plan import Plan, Regrowth, plan_of, plan_spec
 from regrow.engine.program import Program, Stage
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
@@ -110,6 +111,28 @@ def test_all_other_fields_come_back() -> None:
     whole = Program((Stage(plan, IT(500), keep_reference=True), Stage(plan, EP(2))), 99)
     there_and_back(whole)
     assert whole.needs == {Need("weight"), Need("weight", "reference"), Need("damage")}
+
+
+@pytest.mark.parametrize("criterion", ["saliency", "taylor", "fisher"])
+def test_gradients_are_read_as_in_training_unless_a_file_is_older(criterion: str) -> None:
+    plan = Plan(OneShot(0.5), CRITERIA.build(criterion))
+    assert plan.statistics == "batch"
+    there_and_back(Program((Stage(plan, EP(3)),)))
+    there_and_back(Program((Stage(replace(plan, statistics="running"), EP(3)),)))
+    spec = plan_spec(plan)
+    assert spec.pop("statistics") == "batch"
+    assert plan_of(spec) == replace(plan, statistics="running")
+
+
+def test_statistics_matter_only_where_gradients_of_the_live_network_are_read() -> None:
+    grow = Regrowth(RULES.build("saliency"))  # of the dense network
+    for plan in (Plan(OneShot(0.5)), Plan(OneShot(0.5), regrowth=grow)):
+        assert plan.statistics == "running"
+        assert "statistics" not in plan_spec(plan)
+        assert plan == replace(plan, statistics="batch")
+    assert Plan(OneShot(0.5), regrowth=Regrowth(RULES.build("newton"))).statistics == "batch"
+    with pytest.raises(RegrowError, match="statistics='mean' is neither"):
+        Plan(OneShot(0.5), statistics="mean")  # type: ignore[arg-type]
 
 
 def test_equal_programs_give_equal_text() -> None:

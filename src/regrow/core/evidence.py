@@ -12,6 +12,7 @@ from regrow.core.errors import RegrowError
 
 Kind = Literal["weight", "gradient", "gradient_square", "damage", "trial"]
 Which = Literal["current", "dense", "reference", "remembered"]
+Statistics = Literal["batch", "running"]
 
 
 class Need(NamedTuple):

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from regrow.core.errors import RegrowError
-from regrow.core.evidence import Evidence, Need, Which
+from regrow.core.evidence import Evidence, Need, Statistics, Which
 from regrow.model.collect import LossFn, gradients, take
 from regrow.model.damage import damage, maps_of
 from regrow.model.inventory import Inventory, weights_of
@@ -63,6 +63,7 @@ def gather(
     states: Mapping[str, Mapping[str, Tensor]],
     source: Source,
     key: tuple[object, ...],
+    statistics: Statistics,
 ) -> Evidence:
     """Everything in `needs`, of the network as it stands and of the remembered ones.
 
@@ -76,6 +77,8 @@ def gather(
         states: state dicts of the remembered networks, by "dense" and "reference".
         source: loss and batches.
         key: identifies the event, for random parts.
+        statistics: by which batch norms of the live network normalise for its gradients; the
+            remembered networks are finished and use their running ones.
 
     Raises:
         RegrowError: evidence is asked for that the source cannot give.
@@ -95,7 +98,12 @@ def gather(
             weights = weights_of(network, entries)
             with source.open() as (loss_fn, batches):
                 mean, square = gradients(
-                    network, weights, loss_fn, batches, square="gradient_square" in kinds
+                    network,
+                    weights,
+                    loss_fn,
+                    batches,
+                    square="gradient_square" in kinds,
+                    statistics=statistics if which == "current" else "running",
                 )
             _average([*mean.values(), *square.values()])
             tensors[Need("gradient", which)] = mean

@@ -58,6 +58,7 @@ class Occasion:
             at.states,
             self.source,
             (seed, len(at.events)),
+            plan.statistics,
         )
         whole: dict[str, Tensor] = {}
         if plan.memory is not None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from regrow.core.errors import RegrowError, unknown
-from regrow.core.evidence import Need
+from regrow.core.evidence import Need, Statistics
 from regrow.core.protocols import (
     Allocation,
     Criterion,
@@ -41,6 +41,9 @@ _TABLES: dict[str, Table[Any]] = {
     "rule": RULES,
     "value": VALUES,
 }
+
+
+_LIVE = {Need("gradient"), Need("gradient_square")}
 
 
 def globs(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -115,6 +118,8 @@ class Plan:
             ("Dynamic model pruning with feedback"). Without `regrowth` all weights then compete
             under the criterion at every event, whatever the target does; with it, rule and value
             may read what is remembered.
+        statistics: by which batch norms normalise while gradients of the live network are read;
+            see `regrow.model.collect.gradients`. Where nothing reads any it is "running".
     """
 
     schedule: Schedule | SignalSchedule
@@ -127,6 +132,7 @@ class Plan:
     exclude: tuple[str, ...] = ()
     floor: int = 1
     memory: float | None = None
+    statistics: Statistics = "batch"
 
     def __post_init__(self) -> None:
         if Need("trial") in self.allocation.needs:
@@ -160,6 +166,10 @@ class Plan:
             raise RegrowError(
                 f"floor={self.floor} would let layers be emptied; it is a count of at least 1."
             )
+        if self.statistics not in get_args(Statistics):
+            raise RegrowError(f"statistics={self.statistics!r} is neither 'batch' nor 'running'.")
+        if not self.needs & _LIVE:
+            object.__setattr__(self, "statistics", "running")
         object.__setattr__(self, "include", globs(self.include))
         object.__setattr__(self, "exclude", globs(self.exclude))
 
@@ -195,6 +205,8 @@ def plan_spec(plan: Plan) -> dict[str, Any]:
     }
     spec |= {"include": list(plan.include), "exclude": list(plan.exclude), "floor": plan.floor}
     spec["memory"] = plan.memory
+    if plan.statistics != "running":
+        spec["statistics"] = plan.statistics
     grow = plan.regrowth
     spec["regrowth"] = grow and {
         "rule": RULES.spec(grow.rule),
@@ -208,12 +220,12 @@ def plan_spec(plan: Plan) -> dict[str, Any]:
 
 
 def plan_of(spec: Mapping[str, Any]) -> Plan:
-    """The inverse of `plan_spec`.
+    """The inverse of `plan_spec`; what says nothing of statistics means the running ones.
 
     Raises:
         RegrowError: an unknown key or part.
     """
-    return Plan(**_parts(spec, Plan.__dataclass_fields__))
+    return Plan(**{"statistics": "running", **_parts(spec, Plan.__dataclass_fields__)})
 
 
 def _parts(spec: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def prune(
         {},
         Source(loss_fn, data, batches),
         (seed, 0),
+        "running",
     )
     decision = decide(plan, entries, masks, 1 - sparsity, evidence)
     masks, _ = perform(decision, weights, masks, None)

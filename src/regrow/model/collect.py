@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from regrow.core.errors import RegrowError
+from regrow.core.evidence import Statistics
 
 LossFn = Callable[[nn.Module, Any], Tensor]
 
@@ -27,6 +29,31 @@ def evaluation(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextlib.contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch norms that train normalise by the batch for the time being, in evaluation mode too.
+
+    Their running statistics are put aside, so they do not move. Norms whose scale is frozen keep
+    using theirs, as they do in training.
+    """
+    aside = [
+        (module, module.running_mean, module.running_var)
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and not _frozen(module)
+    ]
+    try:
+        for module, _, _ in aside:
+            module.running_mean = module.running_var = None
+        yield
+    finally:
+        for module, mean, variance in aside:
+            module.running_mean, module.running_var = mean, variance
+
+
+def _frozen(norm: _BatchNorm) -> bool:
+    return norm.weight is not None and not norm.weight.requires_grad
 
 
 @contextlib.contextmanager
@@ -72,11 +99,11 @@ def gradients(
     batches: Iterable[Any],
     *,
     square: bool,
+    statistics: Statistics = "running",
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Mean over batches of dL/dw and, if asked for, of its square, in float32.
 
-    Evaluation mode (no dropout, fixed batch-norm statistics), as the saliency of
-    `bidirectional_paper` wants it; the parameters' own `.grad` is left alone. Gradients are
+    Evaluation mode, so no dropout; the parameters' own `.grad` is left alone. Gradients are
     dense: entries that a mask holds at zero have theirs too.
 
     Args:
@@ -85,6 +112,9 @@ def gradients(
         loss_fn: the user's `loss_fn(model, batch)`, a scalar.
         batches: at least one.
         square: also accumulate the mean of (dL/dw)^2, elementwise (squares of batch means).
+        statistics: by which batch norms normalise. "running" suits a finished network. In one
+            that is in training the running statistics lag behind the weights, and the gradient
+            at fixed statistics is mostly that lag: "batch" normalises as training does.
 
     Raises:
         RegrowError: the loss is no finite scalar, or does not depend on the weights.
@@ -97,7 +127,8 @@ def gradients(
         parameter.requires_grad_(True)
     count = 0
     try:
-        with evaluation(model), torch.enable_grad():
+        normalised = batch_statistics(model) if statistics == "batch" else contextlib.nullcontext()
+        with evaluation(model), normalised, torch.enable_grad():
             for batch in batches:
                 loss = loss_fn(model, batch)
                 _check_loss(loss)

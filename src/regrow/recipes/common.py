@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from regrow.core.errors import RegrowError, unknown
+from regrow.core.evidence import Statistics
 from regrow.core.step import Step
 from regrow.engine.plan import Plan, Regrowth, globs
 from regrow.engine.program import Program, Stage
@@ -19,7 +20,8 @@ class Scope(TypedDict, total=False):
     """What may be cut, the same keywords in every recipe; parts by name, by table or built.
 
     allocation ("global") and pattern ("element") are parts; include and exclude are globs of
-    layers; floor is the least number of units that stay in a layer.
+    layers; floor is the least number of units that stay in a layer; statistics ("batch", or
+    "running") are those by which batch norms normalise while gradients are read.
     """
 
     allocation: Any
@@ -27,6 +29,7 @@ class Scope(TypedDict, total=False):
     include: Sequence[str]
     exclude: Sequence[str]
     floor: int
+    statistics: Statistics
 
 
 class Cut(Scope, total=False):
@@ -36,7 +39,13 @@ class Cut(Scope, total=False):
 
 
 CUT = Cut(
-    criterion="lamp", allocation="global", pattern="element", include=("*",), exclude=(), floor=1
+    criterion="lamp",
+    allocation="global",
+    pattern="element",
+    include=("*",),
+    exclude=(),
+    floor=1,
+    statistics="batch",
 )
 
 
@@ -62,6 +71,7 @@ def plan(
         exclude=globs(how["exclude"]),
         floor=how["floor"],
         memory=memory,
+        statistics=how["statistics"],
     )
 
 
