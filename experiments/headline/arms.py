@@ -175,6 +175,10 @@ def _shallow(at: Setting) -> float:
     return at.shallow
 
 
+def _tenth(at: Setting) -> float:
+    return 1 - 0.9 * (1 - at.sparsity)
+
+
 def _deep(at: Setting) -> float:
     return at.overshoot
 
@@ -237,6 +241,17 @@ ARMS: dict[str, Arm] = {
         _exchanging("newton", "zero", 0.1, criterion="saliency", statistics="batch"),
         "newton_saliency, gradients read under batch statistics",
         main=True,
+    ),
+    "newton_ramp": Arm(
+        _exchanging("newton", "zero", 0.1, criterion="saliency", end=0.53125, statistics="batch"),
+        "newton_batch, exchanging during the ramp only",
+        main=True,
+    ),
+    "newton_tenth": Arm(
+        _exchanging(
+            "newton", "zero", 0, overshoot=_tenth, criterion="saliency", statistics="batch"
+        ),
+        "gradual_batch a tenth too far, and the way back by Newton gain, nothing exchanged",
     ),
     "newton_distilled": Arm(
         _exchanging("newton", "zero", 0.1, criterion="saliency"),

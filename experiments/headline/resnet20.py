@@ -30,6 +30,8 @@ STUDIED = (
     "no_regrowth",
     "newton_saliency",
     "newton_batch",
+    "newton_ramp",
+    "newton_tenth",
     "newton_distilled",
     "newton_shallow",
     "paper",

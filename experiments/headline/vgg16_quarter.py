@@ -40,6 +40,7 @@ STUDIED = (
     "frozen",
     "newton_saliency",
     "newton_batch",
+    "newton_ramp",
     "newton_distilled",
     "newton_shallow",
     "newton_early",

@@ -112,9 +112,9 @@ def gradients(
         loss_fn: the user's `loss_fn(model, batch)`, a scalar.
         batches: at least one.
         square: also accumulate the mean of (dL/dw)^2, elementwise (squares of batch means).
-        statistics: by which batch norms normalise. "running" suits a finished network. In one
-            that is in training the running statistics lag behind the weights, and the gradient
-            at fixed statistics is mostly that lag: "batch" normalises as training does.
+        statistics: by which batch norms normalise. "running" is evaluation's way. In a network in
+            training these lag behind the weights, and come from augmented data, so that its
+            gradient under them points mostly at the mismatch; "batch" is training's way.
 
     Raises:
         RegrowError: the loss is no finite scalar, or does not depend on the weights.
