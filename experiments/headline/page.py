@@ -35,6 +35,7 @@ ONE_WAY = (
     "gradual_saliency",
     "gradual_saliency_25",
     "gradual_saliency_50",
+    "gradual_batch",
 )
 Values = Mapping[int, float]
 Cells = Sequence[Mapping[str, Any]]
