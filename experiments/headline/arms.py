@@ -108,12 +108,14 @@ def _gradual(
     return make
 
 
-def _competing(memory: float, criterion: str = "magnitude") -> Callable[[Setting, int], Program]:
+def _competing(
+    memory: float, criterion: str = "magnitude", statistics: Statistics = "running"
+) -> Callable[[Setting, int], Program]:
     """All weights compete: on a ramp over half of the epochs, and until three quarters."""
 
     def make(at: Setting, seed: int) -> Program:
         way = Rebound(at.sparsity, at.sparsity, at.at(0.5), at.at(0.75), at.quarter)
-        plan = Plan(way, CRITERIA.build(criterion), memory=memory, statistics="running")
+        plan = Plan(way, CRITERIA.build(criterion), memory=memory, statistics=statistics)
         return _single(at, plan, seed)
 
     return make
@@ -228,6 +230,9 @@ ARMS: dict[str, Arm] = {
     "frozen": Arm(_competing(0), "removed weights compete with their old values"),
     "damped": Arm(_competing(0.1), "they go on learning at a tenth of the speed, and compete"),
     "frozen_saliency": Arm(_competing(0, criterion="saliency"), "frozen, by saliency"),
+    "frozen_batch": Arm(
+        _competing(0, "saliency", "batch"), "frozen, by saliency under batch statistics"
+    ),
     "gain_saliency": Arm(
         _exchanging("gain", "remembered", 0.1, 0, criterion="saliency"),
         "the same, exchanged by gain, old values",
@@ -246,6 +251,10 @@ ARMS: dict[str, Arm] = {
         _exchanging("newton", "zero", 0.1, criterion="saliency", end=0.53125, statistics="batch"),
         "newton_batch, exchanging during the ramp only",
         main=True,
+    ),
+    "gain_batch": Arm(
+        _exchanging("gain", "remembered", 0.05, 0, criterion="saliency", statistics="batch"),
+        "gradual_batch and a twentieth exchanged by first-order gain, old values",
     ),
     "newton_tenth": Arm(
         _exchanging(

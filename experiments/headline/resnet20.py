@@ -31,6 +31,8 @@ STUDIED = (
     "newton_saliency",
     "newton_batch",
     "newton_ramp",
+    "gain_batch",
+    "frozen_batch",
     "newton_tenth",
     "newton_distilled",
     "newton_shallow",

@@ -39,7 +39,6 @@ STUDIED = (
     "no_regrowth",
     "frozen",
     "newton_saliency",
-    "newton_batch",
     "newton_ramp",
     "newton_distilled",
     "newton_shallow",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -108,11 +107,15 @@ def test_without_regrowth_the_published_form_stays_at_the_overshoot() -> None:
 REMEMBERED = ("regrow=gain", "value=remembered", "memory=0")
 
 
-@pytest.mark.parametrize("more", [(), ("overshoot=0.98",), REMEMBERED], ids=str)
-def test_without_regrowth_the_ramp_goes_to_the_target_and_nothing_returns(more: Any) -> None:
+@pytest.mark.parametrize(
+    ("end", "more"), [(4, ()), (6, ("overshoot=0.98",)), (5, ("end=5",)), (4, REMEMBERED)], ids=str
+)
+def test_without_regrowth_the_ramp_goes_to_the_target_and_nothing_returns(
+    end: int, more: tuple[str, ...]
+) -> None:
     none, program = control("bidirectional", "no_regrowth", "sparsity=0.9", "peak=3", *more)
     plan = only_plan(none)
-    assert plan.schedule == Rebound(0.9, 0.9, Step.epochs(3), Step.epochs(6))
+    assert plan.schedule == Rebound(0.9, 0.9, Step.epochs(3), Step.epochs(end))
     assert only_plan(program).schedule.last == plan.schedule.last  # type: ignore[union-attr]
     assert plan.memory is None
     assert not plan.competes

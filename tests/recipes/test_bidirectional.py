@@ -78,7 +78,7 @@ def test_what_it_is_by_default() -> None:
     program = bidirectional()
     stage = only_stage(program)
     assert stage.length == Step.epochs(60)
-    assert way(program) == Rebound(0.97, 0.97, Step.epochs(30), Step.epochs(45), Step.epochs(1))
+    assert way(program) == Rebound(0.97, 0.97, Step.epochs(30), Step.epochs(31), Step.epochs(1))
     plan = stage.plan
     assert plan.criterion == Saliency()
     assert plan.memory is None
@@ -93,9 +93,13 @@ def test_what_it_is_by_default() -> None:
     ("epochs", "peak", "end"),
     [(3, 1, 2), (4, 2, 3), (5, 2, 3), (7, 3, 5), (8, 4, 6), (81, 40, 60)],
 )
-def test_peak_and_end_are_a_half_and_three_quarters(epochs: int, peak: int, end: int) -> None:
-    found = way(bidirectional(0.9, epochs))
+def test_the_peak_is_at_a_half_and_an_overshoot_comes_back_by_three_quarters(
+    epochs: int, peak: int, end: int
+) -> None:
+    found = way(bidirectional(0.9, epochs, overshoot=0.95))
     assert (found.peak, found.end) == (Step.epochs(peak), Step.epochs(end))
+    found = way(bidirectional(0.9, epochs))
+    assert (found.peak, found.end) == (Step.epochs(peak), Step.epochs(peak + 1))
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
@@ -106,7 +110,9 @@ def test_too_few_epochs_are_refused(epochs: int) -> None:
 
 
 def test_peak_end_and_interval_are_ones_own() -> None:
-    assert way(bidirectional(0.9, 20, peak=15)).end == Step.epochs(16)  # three quarters is 15
+    late = bidirectional(0.9, 20, overshoot=0.95, peak=15)
+    assert way(late).end == Step.epochs(16)  # three quarters is 15
+    assert way(bidirectional(0.9, 20, peak="40it", every="8it")).end == Step.iterations(41)
     assert way(bidirectional(0.9, 20, end=12)).peak == Step.epochs(10)
     found = way(bidirectional(0.9, 20, peak=4, end=17, every="3ep"))
     assert (found.peak, found.end, found.every) == tuple(map(Step.epochs, (4, 17, 3)))
@@ -145,7 +151,7 @@ def test_the_overshoot_is_reached_at_the_peak_and_left_again() -> None:
 
 
 def test_weights_are_exchanged_at_an_unchanged_target() -> None:
-    _, events, _ = course(bidirectional(0.8, 16, exchange=0.3))
+    _, events, _ = course(bidirectional(0.8, 16, end=12, exchange=0.3))
     living = round(0.2 * TOTAL)
     held = [event for event in events if event["epoch"] > 8]
     exchanged = [event for event in held if event["kind"] == "exchange"]

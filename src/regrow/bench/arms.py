@@ -38,8 +38,11 @@ def no_regrowth(parameters: Mapping[str, Any], sparsity: float, epochs: int, see
     """
     if _bidirectional(parameters) is bidirectional_paper:
         return one_shot(parameters["overshoot"], epochs, seed=seed, **_cut(parameters))
-    # Nothing returns, so that no evidence about returns is asked for either.
+    whole = bidirectional(**{**parameters, "seed": seed}).stages[0].plan.schedule
+    # Nothing returns, so that no evidence about returns is asked for either. The masks settle when
+    # the recipe's do, so there are as many epochs to choose the best from.
     idle = {
+        "end": getattr(whole, "last", None),
         "overshoot": None,
         "exchange": 0.0,
         "regrow": "random",

@@ -47,8 +47,8 @@ def bidirectional(
         sparsity: the fraction removed at the end.
         epochs: training in all.
         overshoot: the fraction removed at the peak; None: no further than the target.
-        peak, end: when the sparsity is highest, and the last event; by default after a half and
-            three quarters of the epochs.
+        peak, end: when the sparsity is highest, and the last event; by default after a half of
+            the epochs, and right after it or, with an overshoot, after three quarters.
         every: the interval of events. All three in epochs (5 or "5ep") or all in iterations
             ("100it").
         exchange: the share of the living weights that an event exchanges at first.
@@ -76,7 +76,8 @@ def bidirectional(
             "event, and after it. Two phases with epochs of their own are bidirectional_paper's."
         )
     top = Step.of(max(1, epochs // 2) if peak is None else peak)
-    last = Step.of(max(top.value + 1, epochs * 3 // 4) if end is None else end)
+    back = top.value + 1 if overshoot is None else max(top.value + 1, epochs * 3 // 4)
+    last = Step(back, top.unit) if end is None else Step.of(end)
     way = Rebound(sparsity, sparsity if overshoot is None else overshoot, top, last, Step.of(every))
     grow = Regrowth(
         RULES.build(regrow),
