@@ -134,6 +134,7 @@ def test_equal_networks_are_undamaged_whatever_the_loader_draws() -> None:
         {"dense": state},
         Source(loss_fn, loader, 2),
         (0,),
+        "batch",
     )
     assert evidence.damage is not None
     assert set(evidence.damage.values()) == {1.0}

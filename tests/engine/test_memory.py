@@ -192,7 +192,7 @@ def test_gain_brings_back_what_lowers_the_loss_most() -> None:
     grow = Regrowth(Gain(), Remembered())
     way = Manual((0.9, 0.85), (IT(1), IT(3)))
     program = Program((Stage(Plan(way, Magnitude(), regrowth=grow, memory=0), IT(4)),))
-    model = network().double().eval()
+    model = network().double().train()
     data = [(x.double(), y) for x, y in batches(3, seed=7)]
     start = {n: model.get_parameter(n).detach().clone() for n in WEIGHTS}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)  # The weights stand still.
@@ -246,7 +246,7 @@ def test_an_exchange_cuts_the_smallest_and_grows_the_steepest() -> None:
         down = living - round(share * living)
         kept = top({n: twin.get_parameter(n).detach() for n in WEIGHTS}, down / TOTAL)
         twin.zero_grad()
-        twin.eval()
+        twin.train()  # Gradients are read under batch statistics.
         for each in data:
             (loss_fn(twin, each) / len(data)).backward()
         gradients = {n: twin.get_parameter(n).grad for n in WEIGHTS}
