@@ -43,6 +43,9 @@ def bidirectional(
     fall most; that share falls to zero along a cosine until `end`. All epochs are one stage, so
     one learning-rate cycle goes over them.
 
+    At equal budgets it is level with a gradual ramp by saliency, or half a point behind
+    (docs/bidirectional.md).
+
     Args:
         sparsity: the fraction removed at the end.
         epochs: training in all.
