@@ -83,7 +83,7 @@ def _paper(**changes: Any) -> Callable[[Setting, int], Program]:
 
     def make(at: Setting, seed: int) -> Program:
         options = {"sparsity": at.sparsity, "overshoot": at.overshoot, "epochs": at.halves}
-        return bidirectional_paper(**{**options, **changes}, seed=seed)
+        return bidirectional_paper(**{**options, **changes}, statistics="running", seed=seed)
 
     return make
 

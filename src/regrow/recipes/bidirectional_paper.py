@@ -87,8 +87,6 @@ def bidirectional_paper(
         globs(candidates),
         ssim_below,
     )
-    # Saliency is read in evaluation mode there.
-    cut = {"statistics": "running", **cut}
     stages = []
     if reference is not None:
         if not any(need.of == "reference" for need in grow.needs) or reference >= sparsity:
