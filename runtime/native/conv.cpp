@@ -17,11 +17,6 @@ constexpr std::size_t kNarrow = 2;  // vectors of a tile
 // So many reads that begin with a vector pay for a piece of the window of their own.
 constexpr double kManyReaders = 8;
 
-// How many of so many weights are not removed.
-std::size_t nonzeros(const float* weights, std::size_t count) {
-  return count - static_cast<std::size_t>(std::count(weights, weights + count, 0.0f));
-}
-
 // Whether the runs of a convolution can be read where they are.
 bool direct(const ConvShape& s, const Geometry& in, const Geometry& out) {
   return s.stride[0] == 1 && s.stride[1] == 1 && in.row() == out.row() && in.width == out.width &&

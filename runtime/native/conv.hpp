@@ -1,4 +1,4 @@
-// A convolution with removed weights, prepared for one geometry.
+// A convolution that skips its removed weights.
 #pragma once
 
 #include <cstddef>
@@ -6,35 +6,25 @@
 #include <optional>
 #include <vector>
 
+#include "convolution.hpp"
 #include "geometry.hpp"
 #include "kernels.hpp"
 #include "window.hpp"
 
 namespace regrow {
 
-// Weights (outputs, channels / groups, kernel rows, kernel columns) and biases; zeros are removed.
-struct ConvWeights {
-  ConvShape shape;
-  std::vector<float> weights, bias;
-};
-
-class Conv {
+class Conv : public Convolution {
  public:
   // Output channels are cut into `shares` of about equal work.
   Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, float low, float high,
        const Kernels& kernels, std::size_t shares);
 
-  // Floats of scratch memory that each share needs; 0 where the input can be read as it is.
-  std::size_t scratch_size() const { return scratch_size_; }
-
-  // Computes a share of the output channels. `residual`, if any, has the output's geometry.
+  // 0 where the input can be read as it is.
+  std::size_t scratch_size() const override { return scratch_size_; }
   void compute(const float* in, float* scratch, const float* residual, float* out,
-               std::size_t share) const;
-
-  // Multiply-adds of the kept weights for one image.
-  double useful() const { return useful_; }
-
-  std::size_t bytes() const {
+               std::size_t share) const override;
+  double useful() const override { return useful_; }
+  std::size_t bytes() const override {
     return entries_.size() * sizeof(Entry) + block_entries_.size() * sizeof(BlockEntry) +
            (window_ ? window_->bytes() : 0);
   }

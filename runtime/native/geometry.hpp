@@ -28,6 +28,6 @@ struct Geometry {
   std::size_t size() const { return channels * plane(); }
 };
 
-constexpr std::size_t kSlack = 64;  // floats behind a buffer, read and never used
+constexpr std::size_t kSlack = 128;  // floats behind a buffer, read and never used
 
 }  // namespace regrow

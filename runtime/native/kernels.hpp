@@ -25,6 +25,11 @@ constexpr std::size_t kTogether = 8;
 // Rows of a tile at most.
 constexpr std::size_t kRows = 4;
 
+// Winograd's minimal filtering (winograd.hpp): the points of interpolation besides 0 and infinity, with
+// either sign; and outputs whose weights lie side by side.
+constexpr float kPointA = 0.625f, kPointB = 1.5f;
+constexpr std::size_t kWide = 8;
+
 // A weight: where its pixels begin, in floats from the tile's first one, and its value.
 struct Entry {
   std::int32_t offset;
@@ -102,6 +107,37 @@ struct Kernels {
   // apart, of the output `step`.
   void (*halve)(const float* from, std::size_t row, std::size_t rows, std::size_t pixels,
                 std::size_t lanes, std::size_t step, float* to);
+
+  // Minimal filtering pays above a density of the first, and of the second for one channel and
+  // output; the more there are of these, the less the ways to the points and back count.
+  double winograd_density, winograd_ways;
+
+  // Six rows of `floats` (a multiple of 16), where the mask's bits are set, at the points: rows that
+  // lie `pitch` floats apart.
+  void (*rows_to_points)(const float* const* rows, const float* mask, std::size_t floats, float* to,
+                         std::size_t pitch);
+
+  // The same along rows, for `groups` of 16 columns: tiles, 16 / lanes of them, each at an offset, or
+  // four times four that lie side by side (quads). Point i * 6 + j is written `step` floats behind
+  // the one before it.
+  void (*columns_to_points)(std::size_t lanes, bool quads, const std::int32_t* offsets,
+                            std::size_t groups, const float* from, std::size_t pitch, float* to,
+                            std::size_t step);
+
+  // to[o][t] = sum of weights[c][o] * from[c][t] for kWide outputs and `groups` * 16 columns t.
+  void (*multiply)(const float* weights, std::size_t channels, const float* from,
+                   std::size_t groups, float* to);
+
+  // From the points of some tiles to 4 x 4 pixels of each, in rows `pitch` floats apart; those of a
+  // negative offset go to `nowhere`, where there is room for 16 floats.
+  void (*points_to_pixels)(std::size_t lanes, bool quads, const std::int32_t* offsets,
+                           std::size_t groups, const float* from, std::size_t step, float* to,
+                           std::size_t pitch, float* nowhere);
+
+  // A row with its bias and a residual, or null, clamped; up to 15 floats behind it are read. What
+  // lies `next` floats behind it will be written soon.
+  void (*finish_row)(const float* from, std::size_t floats, float bias, const float* residual,
+                     float low, float high, float* to, std::size_t next);
 };
 
 // The kernels of an instruction set, or null where the processor has it not.

@@ -1,5 +1,6 @@
 // Included by one file for each instruction set, which defines REGROW_ISA, REGROW_NAME, REGROW_WIDTH,
-// REGROW_TILE, REGROW_BLOCK_TILE, REGROW_SUMS and REGROW_BLOCK_COST.
+// REGROW_TILE, REGROW_BLOCK_TILE, REGROW_SUMS, REGROW_BLOCK_COST, REGROW_OUTPUTS, REGROW_OUTPUT_TILE,
+// REGROW_WINOGRAD_DENSITY and REGROW_WINOGRAD_WAYS.
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
@@ -263,12 +264,29 @@ void halve(const float* from, std::size_t row, std::size_t rows, std::size_t pix
   });
 }
 
+#include "winograd.inl"
+
 }  // namespace
 
 extern const Kernels REGROW_ISA;
 const Kernels REGROW_ISA = {
-    REGROW_NAME, REGROW_TILE, REGROW_BLOCK_TILE, REGROW_SUMS,    REGROW_BLOCK_COST,
-    &run,        &run_block,  &copy_masked,      &copy_gathered, &halve,
+    REGROW_NAME,
+    REGROW_TILE,
+    REGROW_BLOCK_TILE,
+    REGROW_SUMS,
+    REGROW_BLOCK_COST,
+    &run,
+    &run_block,
+    &copy_masked,
+    &copy_gathered,
+    &halve,
+    REGROW_WINOGRAD_DENSITY,
+    REGROW_WINOGRAD_WAYS,
+    &rows_to_points,
+    &columns_to_points,
+    &multiply,
+    &points_to_pixels,
+    &finish_row,
 };
 
 }  // namespace regrow

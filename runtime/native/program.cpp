@@ -79,9 +79,10 @@ void Program::conv(const ConvWeights& weights, const Geometry& in, std::size_t f
       (residual >= 0 && sizes_[static_cast<std::size_t>(residual)] < out.size())) {
     throw std::invalid_argument("a buffer is too small for its convolution");
   }
-  const auto made = std::make_shared<const Conv>(weights, in, out, low, high, kernels_, threads_);
+  const std::shared_ptr<const Convolution> made =
+      make_convolution(weights, in, out, low, high, kernels_, threads_);
   convs_.push_back(made);
-  const std::size_t floats = made->scratch_size();
+  const std::size_t floats = round_up(made->scratch_size(), 16);
   const std::size_t scratch = floats ? buffer(floats * threads_) : 0;
   step(
       [=](float* const* buffers, std::size_t share) {
@@ -210,15 +211,18 @@ void Program::give_back(std::unique_ptr<Context> context) {
 
 namespace {
 
-// Between images one behind the other and images side by side, entry by entry in C order.
+// Between images one behind the other and images side by side: for each row of a view, in C order,
+// the index of its first entry, where it begins, how many entries it has, and how far they are apart.
 template <typename Move>
-void each_entry(const View& view, float* buffer, Move move) {
-  std::vector<std::size_t> place(view.dims.size(), 0);
+void each_row(const View& view, float* buffer, Move move) {
+  const std::size_t axes = view.dims.size();
+  const std::size_t length = axes ? view.dims[axes - 1] : 1, step = axes ? view.strides[axes - 1] : 1;
+  std::vector<std::size_t> place(axes, 0);
   const std::size_t entries = view.entries();
   std::size_t at = view.offset;
-  for (std::size_t index = 0; index < entries; ++index) {
-    move(index, buffer + at);
-    for (std::size_t i = view.dims.size(); i-- > 0;) {
+  for (std::size_t index = 0; index < entries; index += length) {
+    move(index, buffer + at, length, step);
+    for (std::size_t i = axes ? axes - 1 : 0; i-- > 0;) {
       at += view.strides[i];
       if (++place[i] < view.dims[i]) break;
       at -= view.strides[i] * view.dims[i];
@@ -239,11 +243,13 @@ void Program::run(const std::vector<const float*>& inputs, const std::vector<flo
   float* const* buffers = mine->buffers.data();
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const std::size_t entries = inputs_[i].entries();
-    each_entry(inputs_[i], buffers[inputs_[i].buffer], [&](std::size_t index, float* to) {
-      for (std::size_t l = 0; l < lanes_; ++l) {
-        to[l] = l < images ? inputs[i][l * entries + index] : 0.0f;
-      }
-    });
+    each_row(inputs_[i], buffers[inputs_[i].buffer],
+             [&](std::size_t index, float* to, std::size_t length, std::size_t step) {
+               for (std::size_t l = 0; l < lanes_; ++l) {
+                 const float* from = inputs[i] + l * entries + index;
+                 for (std::size_t x = 0; x < length; ++x) to[x * step + l] = l < images ? from[x] : 0.0f;
+               }
+             });
   }
   mine->team->run([&](std::size_t member) {
     for (const Step& step : steps_) {
@@ -253,9 +259,13 @@ void Program::run(const std::vector<const float*>& inputs, const std::vector<flo
   });
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const std::size_t entries = outputs_[i].entries();
-    each_entry(outputs_[i], buffers[outputs_[i].buffer], [&](std::size_t index, const float* from) {
-      for (std::size_t l = 0; l < images; ++l) outputs[i][l * entries + index] = from[l];
-    });
+    each_row(outputs_[i], buffers[outputs_[i].buffer],
+             [&](std::size_t index, const float* from, std::size_t length, std::size_t step) {
+               for (std::size_t l = 0; l < images; ++l) {
+                 float* to = outputs[i] + l * entries + index;
+                 for (std::size_t x = 0; x < length; ++x) to[x] = from[x * step + l];
+               }
+             });
   }
   give_back(std::move(mine));
 }

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "conv.hpp"
+#include "convolution.hpp"
 #include "team.hpp"
 #include "view.hpp"
 
@@ -81,7 +81,7 @@ class Program {
   std::vector<std::size_t> sizes_;
   std::vector<std::vector<float>> values_;  // of constants
   std::vector<bool> constant_;
-  std::vector<std::shared_ptr<const Conv>> convs_;
+  std::vector<std::shared_ptr<const Convolution>> convs_;
   std::vector<Step> steps_;
   std::vector<double> useful_;
   std::vector<View> inputs_, outputs_;

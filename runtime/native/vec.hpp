@@ -25,6 +25,7 @@ typedef float VecUnaligned __attribute__((vector_size(4 * REGROW_WIDTH), aligned
 #define REGROW_UNROLL _Pragma("GCC unroll 32")
 #endif
 
+REGROW_INLINE void prefetch_to_write(const float* at) { __builtin_prefetch(at, 1); }
 REGROW_INLINE Vec load(const float* from) {
   return *reinterpret_cast<const VecUnaligned*>(from);
 }
@@ -58,6 +59,28 @@ REGROW_INLINE Vec odds(Vec a, Vec b, std::index_sequence<I...>) {
 }
 REGROW_INLINE Vec evens(Vec a, Vec b) { return evens(a, b, std::make_index_sequence<kVec>{}); }
 REGROW_INLINE Vec odds(Vec a, Vec b) { return odds(a, b, std::make_index_sequence<kVec>{}); }
+
+// The lower, or upper, halves of two registers, taking turns.
+template <std::size_t... I>
+REGROW_INLINE Vec lows(Vec a, Vec b, std::index_sequence<I...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (I / 2 + I % 2 * kVec)...);
+#else
+  return __builtin_shuffle(a, b, VecBits{static_cast<std::int32_t>(I / 2 + I % 2 * kVec)...});
+#endif
+}
+template <std::size_t... I>
+REGROW_INLINE Vec highs(Vec a, Vec b, std::index_sequence<I...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (kVec / 2 + I / 2 + I % 2 * kVec)...);
+#else
+  return __builtin_shuffle(
+      a, b, VecBits{static_cast<std::int32_t>(kVec / 2 + I / 2 + I % 2 * kVec)...});
+#endif
+}
+REGROW_INLINE Vec lows(Vec a, Vec b) { return lows(a, b, std::make_index_sequence<kVec>{}); }
+REGROW_INLINE Vec highs(Vec a, Vec b) { return highs(a, b, std::make_index_sequence<kVec>{}); }
+
 // NaN is larger than anything.
 REGROW_INLINE Vec larger(Vec a, Vec b) {
   const Vec most = b > a ? b : a;
@@ -78,6 +101,7 @@ struct Vec {
   for (std::size_t i = 0; i < kVec; ++i) r.lane[i] = (expression); \
   return r
 
+inline void prefetch_to_write(const float*) {}
 inline Vec load(const float* from) { REGROW_LANES(from[i]); }
 inline void store(float* to, Vec v) { std::memcpy(to, v.lane, sizeof v.lane); }
 inline Vec all(float x) { REGROW_LANES(x); }
@@ -96,6 +120,8 @@ inline Vec evens(Vec a, Vec b) { REGROW_LANES(i < kVec / 2 ? a.lane[2 * i] : b.l
 inline Vec odds(Vec a, Vec b) {
   REGROW_LANES(i < kVec / 2 ? a.lane[2 * i + 1] : b.lane[2 * i + 1 - kVec]);
 }
+inline Vec lows(Vec a, Vec b) { REGROW_LANES((i % 2 ? b : a).lane[i / 2]); }
+inline Vec highs(Vec a, Vec b) { REGROW_LANES((i % 2 ? b : a).lane[kVec / 2 + i / 2]); }
 inline Vec larger(Vec a, Vec b) {
   REGROW_LANES(b.lane[i] > a.lane[i] || b.lane[i] != b.lane[i] ? b.lane[i] : a.lane[i]);
 }

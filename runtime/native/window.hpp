@@ -11,15 +11,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "convolution.hpp"
 #include "geometry.hpp"
 #include "kernels.hpp"
 
 namespace regrow {
-
-struct ConvShape {
-  std::size_t channels, outputs, groups;
-  std::size_t kernel[2], stride[2], padding[2], dilation[2];
-};
 
 class Window {
  public:

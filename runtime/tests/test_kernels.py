@@ -93,6 +93,50 @@ def test_convolution(case: dict) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
+    st.integers(8, 40),
+    st.integers(8, 40),
+    st.tuples(st.integers(12, 40), st.integers(12, 70)),
+    st.tuples(st.integers(0, 2), st.integers(0, 2)) | st.just((1, 1)),
+    st.sampled_from([0.4, 0.7, 1.0]),
+    st.integers(2, 19),
+    st.integers(1, 5),
+    st.sampled_from(ISAS),
+    st.integers(0, 2**16),
+)
+def test_nearly_dense_convolution(
+    channels: int,
+    outputs: int,
+    size: tuple[int, int],
+    padding: tuple[int, int],
+    density: float,
+    batch: int,
+    threads: int,
+    isa: str,
+    seed: int,
+) -> None:
+    """As minimal filtering computes them; clamped, and with an input added where it fits."""
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((outputs, channels, 3, 3)).astype(np.float32)
+    weight *= rng.random(weight.shape) < density
+    bias = rng.standard_normal(outputs).astype(np.float32)
+    x = rng.standard_normal((batch, channels, *size)).astype(np.float32)
+    same = {"stride": [1, 1], "padding": list(padding), "dilation": [1, 1]}
+    nodes = [Node("conv2d", ("x",), "a", {"weight": "w", "bias": "b"}, {**same, "groups": 1})]
+    expected = oracle.conv2d(
+        x.astype(float), weight.astype(float), bias.astype(float), **same, groups=1
+    )
+    if expected.shape == x.shape:
+        nodes.append(Node("add", ("a", "x"), "s"))
+        expected = expected + x
+    nodes.append(Node("relu", (nodes[-1].output,), "y"))
+    net = network(nodes, {"w": weight, "b": bias}, (channels, *size), isa, threads)
+    found = net(x)
+    close(found, np.maximum(expected, 0), 9 * weight[0].size)
+    np.testing.assert_array_equal(net(x[-1:]), found[-1:])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
     st.integers(1, 70),
     st.integers(1, 40),
     st.lists(st.integers(1, 5), max_size=2),
