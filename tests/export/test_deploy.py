@@ -29,7 +29,8 @@ def trained(model: nn.Module, seed: int = 0) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor, mean in ((module.weight, 1), (module.bias, 0), (module.running_mean, 0)):
-                tensor.data.normal_(mean, 0.2, generator=generator)
+                if tensor is not None:
+                    tensor.data.normal_(mean, 0.2, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)
     prune(model, 0.9)
     return model.eval()
@@ -73,6 +74,51 @@ def test_weights_are_stored_to_the_bit_and_smaller_with_every_precision(
     contents = regrow_runtime.file.read(tmp_path / "fp32")
     for name, tensor in model.state_dict().items():
         np.testing.assert_array_equal(contents.arrays[name].values, tensor.numpy())
+
+
+class Norms(nn.Module):
+    """Convolutions whose norms can be folded, and some whose norms cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False))
+        self.twice = nn.Sequential(
+            nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+        )
+        self.read = nn.Conv2d(8, 8, 3, padding=1)
+        self.after = nn.BatchNorm2d(8)
+        self.tied = nn.ModuleList([nn.Conv2d(8, 8, 1, bias=False) for _ in range(2)])
+        self.tied[1].weight = self.tied[0].weight
+        self.norms = nn.ModuleList([nn.BatchNorm2d(8) for _ in range(2)])
+        self.shared = nn.ModuleList([nn.Conv2d(8, 8, 1) for _ in range(2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.twice(self.plain(x)))
+        y = self.read(x)
+        x = torch.relu(self.after(y)) + y
+        for conv, norm in zip(self.tied, self.norms, strict=True):
+            x = torch.relu(norm(conv(x)))
+        for conv in self.shared:
+            x = self.after(conv(x))
+        return x
+
+
+def test_norms_go_into_the_scales_of_int8_weights(model: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    pack(model, path, images(2), values="int8")
+    contents = regrow_runtime.file.read(path)
+    assert all(node.op != "batch_norm" for node in contents.graph.nodes)
+    assert not any("running" in name or "tracked" in name for name in contents.arrays)
+    with pytest.raises(RegrowError, match="norms were folded into its int8 weights"):
+        load(digits_cnn(), path)
+    network = trained(Norms())
+    packing = pack(network, path, images(3, 3, 9), values="int8")
+    assert packing.max_abs_diff < 1e-4
+    graph = regrow_runtime.file.read(path).graph
+    # The one after `read`, whose output is read twice, and those of the tied weights; the other uses
+    # of `after` are folded.
+    left = [node.module for node in graph.nodes if node.op == "batch_norm"]
+    assert left == ["after", "norms.0", "norms.1"]
 
 
 def test_counts_and_bits_of_a_residual_network(tmp_path: Path) -> None:

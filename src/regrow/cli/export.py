@@ -69,11 +69,15 @@ def _export(path: Path, to: str, out: Path, arm: str | None, data_dir: Path | No
     if not path.is_dir() and arm is not None:
         raise RegrowError(f"--arm belongs to a run, and {path} is a file; leave it out.")
     check_apart(out, path, packed)
-    if to == "safetensors":
-        return export_safetensors(unpack(packed), out)
-    if to == "torch":
-        return export_torch(unpack(packed), out)
-    return _export_onnx(path, packed, out, data_dir)
+    if to == "onnx":
+        return _export_onnx(path, packed, out, data_dir)
+    contents = unpack(packed)
+    if contents.metadata.get("values") == "int8":
+        raise RegrowError(
+            f"{path} is an int8 deploy file, whose norms are folded into its weights; export the "
+            "run that it was made of, or a file that regrow.save wrote."
+        )
+    return (export_safetensors if to == "safetensors" else export_torch)(contents, out)
 
 
 def _export_onnx(run: Path, packed: Path, out: Path, data_dir: Path | None) -> Exported:

@@ -20,6 +20,7 @@ from regrow.core.files import write_atomic
 from regrow.core.names import unwrap
 from regrow.export.capture import capture
 from regrow.export.exported import check_plain, check_target
+from regrow.export.fold_norms import fold_norms
 from regrow.export.quantise import input_energy, quantise
 from regrow.export.runtime import TORCH, restored, runtime
 from regrow.model.inspection import inspect
@@ -88,7 +89,8 @@ def pack(
         path: the file; a previous one stays intact unless the new one is whole and verified.
         example: real inputs, samples on axis 0: what `forward` takes, one tensor or several.
         values: "fp32" is to the bit; "fp16" and "bf16" round; "int8" has one scale per output
-            channel, chosen for the least error.
+            channel, chosen for the least error, and batch norms are folded into the scales, so
+            that such a file cannot be loaded into the model again.
         masks: bool keep masks by weight name, such as `Pruning.masks`; a weight without one counts
             as kept where it is not zero.
         calibration: for "int8": batches of inputs, so that errors count by how large the inputs of
@@ -137,7 +139,10 @@ def pack(
             stored[same] = arrays[name]
         expected = _outputs(inner(*inputs))
     notes = {**(metadata or {}), "inspection": counts.to_dict(), "values": values}
-    contents = native.file.Contents(arrays, graph, notes)
+    packed = arrays
+    if values == "int8":
+        packed, graph = fold_norms(native, arrays, graph)
+    contents = native.file.Contents(packed, graph, notes)
     try:
         chunks = native.file.encode(contents)
     except ValueError as error:  # the runtime's own

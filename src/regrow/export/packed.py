@@ -74,7 +74,8 @@ def unpack(path: str | os.PathLike[str]) -> Packed:
     """Read a packed file, checking all of it first.
 
     A deploy file (format 2, of `regrow pack`) is read by the runtime; weights that were rounded for
-    it come back rounded, in the dtype that they had.
+    it come back rounded, in the dtype that they had, and norms that were folded into int8 weights
+    do not come back.
 
     Raises:
         RegrowError: the file is missing, damaged, or of a newer version; or it is a deploy file and
@@ -159,7 +160,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """
     packed, inner, where = unpack(path), unwrap(model), os.fspath(path)
     live = inner.state_dict()
-    _check_fit(live, packed.state, where)
+    _check_fit(live, packed.state, where, packed.metadata.get("values") == "int8")
     before = {name: tensor.detach().clone() for name, tensor in live.items()}
     try:
         inner.load_state_dict(packed.state, strict=True)
@@ -254,12 +255,16 @@ def _check_plain(name: str, tensor: object) -> None:
         )
 
 
-def _check_fit(live: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+def _check_fit(
+    live: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str, folded: bool
+) -> None:
     for name, tensor in live.items():
         _check_plain(name, tensor)
         fault = None
         if name not in state:
             fault = f"{name} {tuple(tensor.shape)} is missing from the file"
+            if folded:
+                fault += ", whose norms were folded into its int8 weights; load one that `save` wrote"
         elif state[name].shape != tensor.shape:
             fault = (
                 f"{name} has shape {tuple(state[name].shape)} in the file and "
