@@ -2,9 +2,9 @@
 
     REGROW_DATA=FOLDER python experiments/preset.py
 
-Two threads, seed 0. Writes experiments/records/preset.json and a paragraph of docs/results.md. It can
-be stopped and called again, and counts the time of its parts. FOLDER holds cifar-10-batches-bin
-(`regrow data get cifar10`); nothing else should run.
+Two threads, seed 0. Writes experiments/records/preset.json and a paragraph of docs/results.md. It
+can be stopped and called again, and counts the time of its parts. FOLDER holds
+cifar-10-batches-bin (`regrow data get cifar10`); nothing else should run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 #include "conv.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <stdexcept>
 
@@ -13,7 +14,6 @@ namespace {
 constexpr std::size_t kFirstCache = 10 * 1024, kSecondCache = 64 * 1024;  // floats
 // Sums are stored and loaded again between panels, which a few entries of an output do not pay for.
 constexpr double kLeastEntries = 12, kLeastNarrow = 8;
-constexpr std::size_t kNarrow = 2;  // vectors of a tile
 // So many reads that begin with a vector pay for a piece of the window of their own.
 constexpr double kManyReaders = 8;
 
@@ -250,17 +250,30 @@ void Conv::add_singles(const ConvWeights& given, const std::vector<std::uint32_t
     }
     count = std::max(count, each.back().size());
   }
+  const std::size_t channels = outputs.size();
+  const bool near = window_ && widest_ <= kNarrow && channels > 1 &&
+                    *std::max_element(at.begin(), at.end()) <= std::numeric_limits<std::uint16_t>::max();
   panel.strips.push_back({static_cast<std::uint32_t>(outputs_.size()),
-                          static_cast<std::uint32_t>(outputs.size()), false,
-                          static_cast<std::uint32_t>(entries_.size()),
+                          static_cast<std::uint32_t>(channels), near ? Kind::kNear : Kind::kFar,
+                          static_cast<std::uint32_t>(near ? near_.size() : entries_.size()),
                           static_cast<std::uint32_t>(count)});
   outputs_.insert(outputs_.end(), outputs.begin(), outputs.end());
   for (std::size_t i = 0; i < count; ++i) {
+    std::vector<Entry> turn;
     for (const std::vector<Entry>& entries : each) {
       // The shorter ones go on with zeros, over pixels that they have read.
       const std::int32_t last = entries.empty() ? 0 : entries.back().offset;
-      entries_.push_back(i < entries.size() ? entries[i] : Entry{last, 0.0f});
+      turn.push_back(i < entries.size() ? entries[i] : Entry{last, 0.0f});
     }
+    if (!near) {
+      entries_.insert(entries_.end(), turn.begin(), turn.end());
+      continue;
+    }
+    std::uint16_t offsets[kTogether];
+    for (std::size_t c = 0; c < channels; ++c) offsets[c] = static_cast<std::uint16_t>(turn[c].offset);
+    near_.resize(near_.size() + channels / 2);  // two offsets to a float
+    std::memcpy(near_.data() + near_.size() - channels / 2, offsets, channels * sizeof *offsets);
+    for (const Entry& entry : turn) near_.push_back(entry.value);
   }
 }
 
@@ -276,7 +289,7 @@ void Conv::add_block(const ConvWeights& given, std::uint32_t output, Span inputs
     for (std::size_t k = 0; k < kBlock; ++k) any |= (entry.values[k] = weights[k * fan + i]) != 0;
     if (any) block_entries_.push_back(entry);
   }
-  panel.strips.push_back({static_cast<std::uint32_t>(outputs_.size()), kBlock, true,
+  panel.strips.push_back({static_cast<std::uint32_t>(outputs_.size()), kBlock, Kind::kBlock,
                           static_cast<std::uint32_t>(begin),
                           static_cast<std::uint32_t>(block_entries_.size() - begin)});
   outputs_.push_back(output);
@@ -290,7 +303,13 @@ void Conv::run(const Panel& panel, const Strip& strip, const float* from, const 
     return Finish{keep_.empty() ? nullptr : keep_.data() + begin,
                   residual ? residual + output * plane + out_.first() + begin : nullptr, low_, high_};
   };
-  if (!strip.block) {
+  if (strip.kind == Kind::kNear) {
+    kernels_.run_near(strip.channels, place.tile.vectors, from, near_.data() + strip.begin,
+                      strip.count, outputs, plane, bias_.data(), panel.opens, panel.closes,
+                      finish(0, place.begin), out + out_.first() + place.begin);
+    return;
+  }
+  if (strip.kind == Kind::kFar) {
     kernels_.run(strip.channels, place.tile, from, entries_.data() + strip.begin, strip.count,
                  outputs, plane, bias_.data(), panel.opens, panel.closes, finish(0, place.begin),
                  out + out_.first() + place.begin);

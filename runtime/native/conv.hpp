@@ -25,16 +25,18 @@ class Conv : public Convolution {
                std::size_t share) const override;
   double useful() const override { return useful_; }
   std::size_t bytes() const override {
-    return entries_.size() * sizeof(Entry) + block_entries_.size() * sizeof(BlockEntry) +
+    return entries_.size() * sizeof(Entry) + near_.size() * sizeof(float) +
+           block_entries_.size() * sizeof(BlockEntry) +
            (window_ ? window_->bytes() : 0);
   }
 
  private:
-  // Some output channels whose entries take turns, or a block.
+  enum class Kind : std::uint8_t { kFar, kNear, kBlock };
+  // Some output channels whose entries take turns, with offsets of 32 or 16 bits, or a block.
   struct Strip {
     std::uint32_t outputs;  // the first, in outputs_
     std::uint32_t channels;
-    bool block;
+    Kind kind;
     std::uint32_t begin, count;  // of the entries of each
   };
   // What some input channels of a group add to those of its output channels that a share has.
@@ -80,6 +82,7 @@ class Conv : public Convolution {
   std::vector<std::vector<Panel>> panels_;  // by share
   std::vector<std::uint32_t> outputs_;
   std::vector<Entry> entries_;
+  std::vector<float> near_;  // NearEntries of as many channels as each strip has
   std::vector<BlockEntry> block_entries_;
   double useful_ = 0;
 };

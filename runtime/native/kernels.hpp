@@ -25,6 +25,9 @@ constexpr std::size_t kTogether = 8;
 // Rows of a tile at most.
 constexpr std::size_t kRows = 4;
 
+// Vectors of a tile that is narrow, at most.
+constexpr std::size_t kNarrow = 2;
+
 // Winograd's minimal filtering (winograd.hpp): the points of interpolation besides 0 and infinity, with
 // either sign; and outputs whose weights lie side by side.
 constexpr float kPointA = 0.625f, kPointB = 1.5f;
@@ -34,6 +37,14 @@ constexpr std::size_t kWide = 8;
 struct Entry {
   std::int32_t offset;
   float value;
+};
+
+// One weight of each of some channels, in fewer bytes: where tiles are narrow, reading the weights
+// takes the time. All channels' offsets lie first, then their values.
+template <std::size_t Channels>
+struct NearEntries {
+  std::uint16_t offsets[Channels];
+  float values[Channels];
 };
 
 // One place of the input and its weight in each channel of a block.
@@ -89,7 +100,13 @@ struct Kernels {
               std::size_t count, const std::uint32_t* outputs, std::size_t plane,
               const float* bias, bool first, bool last, const Finish& finish, float* out);
 
-  // The same for `vectors` <= block_tile in a row, of kBlock channels that lie `stride` floats apart
+  // The same for one row of at most kNarrow vectors, and two channels or more; `entries` are
+  // NearEntries of so many channels.
+  void (*run_near)(std::size_t channels, std::size_t vectors, const float* in, const void* entries,
+                   std::size_t count, const std::uint32_t* outputs, std::size_t plane,
+                   const float* bias, bool first, bool last, const Finish& finish, float* out);
+
+  // As `run`, for `vectors` <= block_tile in a row, of kBlock channels that lie `stride` floats apart
   // and share each entry's pixels.
   void (*run_block)(std::size_t vectors, const float* in, const BlockEntry* entries,
                     std::size_t count, const float* bias, bool first, bool last,

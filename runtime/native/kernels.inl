@@ -31,9 +31,30 @@ REGROW_UNROLL
 }
 
 constexpr std::size_t kParts = 16 / kVec;  // registers to 16 floats
+constexpr std::size_t kAhead = 2048;       // bytes
 
-template <std::size_t Channels, std::size_t Rows, std::size_t N>
-void run_tile(std::size_t stride, const float* in, const Entry* entries, std::size_t count,
+// The weights of some channels that take turns.
+template <std::size_t Channels>
+struct Turns {
+  const Entry* at;
+  REGROW_INLINE std::int32_t offset(std::size_t channel) const { return at[channel].offset; }
+  REGROW_INLINE float value(std::size_t channel) const { return at[channel].value; }
+  REGROW_INLINE void next() { at += Channels; }
+};
+
+template <std::size_t Channels>
+struct NearTurns {
+  const NearEntries<Channels>* at;
+  REGROW_INLINE std::int32_t offset(std::size_t channel) const { return at->offsets[channel]; }
+  REGROW_INLINE float value(std::size_t channel) const { return at->values[channel]; }
+  REGROW_INLINE void next() {
+    prefetch(reinterpret_cast<const char*>(at) + kAhead);
+    ++at;
+  }
+};
+
+template <std::size_t Channels, std::size_t Rows, std::size_t N, typename Entries>
+void run_tile(std::size_t stride, const float* in, Entries entries, std::size_t count,
               const std::uint32_t* outputs, std::size_t plane, const float* bias, bool first,
               bool last, const Finish& finish, float* out) {
   Vec sums[Channels][Rows][N];
@@ -48,11 +69,11 @@ REGROW_UNROLL
       }
     }
   }
-  for (const Entry* const end = entries + count * Channels; entries < end; entries += Channels) {
+  for (; count > 0; --count, entries.next()) {
 REGROW_UNROLL
     for (std::size_t c = 0; c < Channels; ++c) {
-      const float* from = in + entries[c].offset;
-      const float value = entries[c].value;
+      const float* from = in + entries.offset(c);
+      const float value = entries.value(c);
 REGROW_UNROLL
       for (std::size_t r = 0; r < Rows; ++r) {
 REGROW_UNROLL
@@ -111,33 +132,45 @@ REGROW_UNROLL
   }
 }
 
-using Run = void (*)(std::size_t, const float*, const Entry*, std::size_t, const std::uint32_t*,
+template <typename Entries>
+using Run = void (*)(std::size_t, const float*, Entries, std::size_t, const std::uint32_t*,
                      std::size_t, const float*, bool, bool, const Finish&, float*);
 
 // For 1, 2, 3 ... vectors in a row, as many as there are sums for.
-template <std::size_t Channels, std::size_t Rows, std::size_t... N>
-Run run_of(std::index_sequence<N...>, std::size_t vectors) {
-  static constexpr Run kRuns[] = {&run_tile<Channels, Rows, (N + 1) * kParts>...};
+template <std::size_t Channels, std::size_t Rows, typename Entries, std::size_t... N>
+Run<Entries> run_of(std::index_sequence<N...>, std::size_t vectors) {
+  static constexpr Run<Entries> kRuns[] = {&run_tile<Channels, Rows, (N + 1) * kParts, Entries>...};
   return kRuns[vectors - 1];
 }
 
 template <std::size_t Channels, std::size_t Rows>
-Run run_of(std::size_t vectors) {
+Run<Turns<Channels>> run_of(std::size_t vectors) {
   constexpr std::size_t kMost =
       std::min<std::size_t>(REGROW_TILE / Rows, REGROW_SUMS / (Channels * Rows));
   if constexpr (kMost == 0) {
     return nullptr;  // There are not so many registers, and nobody asks.
   } else {
-    return run_of<Channels, Rows>(std::make_index_sequence<kMost>{}, vectors);
+    return run_of<Channels, Rows, Turns<Channels>>(std::make_index_sequence<kMost>{}, vectors);
   }
 }
 
 template <std::size_t Channels>
-Run run_of(const Tile& tile) {
+Run<Turns<Channels>> run_of(const Tile& tile) {
   return tile.rows == 1   ? run_of<Channels, 1>(tile.vectors)
          : tile.rows == 2 ? run_of<Channels, 2>(tile.vectors)
          : tile.rows == 3 ? run_of<Channels, 3>(tile.vectors)
                           : run_of<Channels, 4>(tile.vectors);
+}
+
+// Calls `go` with the number of channels, known to the compiler.
+template <typename Go>
+void with_channels(std::size_t channels, Go go) {
+  switch (channels) {
+    case 1: return go(std::integral_constant<std::size_t, 1>{});
+    case 2: return go(std::integral_constant<std::size_t, 2>{});
+    case 4: return go(std::integral_constant<std::size_t, 4>{});
+    default: return go(std::integral_constant<std::size_t, kTogether>{});
+  }
 }
 
 template <std::size_t... N>
@@ -153,11 +186,26 @@ void run_block_any(std::index_sequence<N...>, std::size_t vectors, const float* 
 void run(std::size_t channels, const Tile& tile, const float* in, const Entry* entries,
          std::size_t count, const std::uint32_t* outputs, std::size_t plane, const float* bias,
          bool first, bool last, const Finish& finish, float* out) {
-  const Run chosen = channels == 1   ? run_of<1>(tile)
-                     : channels == 2 ? run_of<2>(tile)
-                     : channels == 4 ? run_of<4>(tile)
-                                     : run_of<kTogether>(tile);
-  chosen(tile.stride, in, entries, count, outputs, plane, bias, first, last, finish, out);
+  with_channels(channels, [&](auto known) {
+    constexpr std::size_t kChannels = decltype(known)::value;
+    run_of<kChannels>(tile)(tile.stride, in, Turns<kChannels>{entries}, count, outputs, plane, bias,
+                            first, last, finish, out);
+  });
+}
+
+void run_near(std::size_t channels, std::size_t vectors, const float* in, const void* entries,
+              std::size_t count, const std::uint32_t* outputs, std::size_t plane, const float* bias,
+              bool first, bool last, const Finish& finish, float* out) {
+  with_channels(channels, [&](auto known) {
+    constexpr std::size_t kChannels = decltype(known)::value;
+    constexpr std::size_t kMost = std::min<std::size_t>(kNarrow, REGROW_SUMS / kChannels);
+    if constexpr (kChannels > 1 && kMost > 0) {
+      const NearTurns<kChannels> turns{static_cast<const NearEntries<kChannels>*>(entries)};
+      const auto chosen = run_of<kChannels, 1, NearTurns<kChannels>>(std::make_index_sequence<kMost>{},
+                                                                     vectors);
+      chosen(0, in, turns, count, outputs, plane, bias, first, last, finish, out);
+    }
+  });
 }
 
 void run_block(std::size_t vectors, const float* in, const BlockEntry* entries, std::size_t count,
@@ -276,6 +324,7 @@ const Kernels REGROW_ISA = {
     REGROW_SUMS,
     REGROW_BLOCK_COST,
     &run,
+    &run_near,
     &run_block,
     &copy_masked,
     &copy_gathered,

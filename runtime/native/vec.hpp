@@ -25,6 +25,7 @@ typedef float VecUnaligned __attribute__((vector_size(4 * REGROW_WIDTH), aligned
 #define REGROW_UNROLL _Pragma("GCC unroll 32")
 #endif
 
+REGROW_INLINE void prefetch(const void* at) { __builtin_prefetch(at); }
 REGROW_INLINE void prefetch_to_write(const float* at) { __builtin_prefetch(at, 1); }
 REGROW_INLINE Vec load(const float* from) {
   return *reinterpret_cast<const VecUnaligned*>(from);
@@ -101,6 +102,7 @@ struct Vec {
   for (std::size_t i = 0; i < kVec; ++i) r.lane[i] = (expression); \
   return r
 
+inline void prefetch(const void*) {}
 inline void prefetch_to_write(const float*) {}
 inline Vec load(const float* from) { REGROW_LANES(from[i]); }
 inline void store(float* to, Vec v) { std::memcpy(to, v.lane, sizeof v.lane); }

@@ -115,8 +115,8 @@ def test_norms_go_into_the_scales_of_int8_weights(model: nn.Module, tmp_path: Pa
     packing = pack(network, path, images(3, 3, 9), values="int8")
     assert packing.max_abs_diff < 1e-4
     graph = regrow_runtime.file.read(path).graph
-    # The one after `read`, whose output is read twice, and those of the tied weights; the other uses
-    # of `after` are folded.
+    # The one after `read`, whose output is read twice, and those of the tied weights; the other
+    # uses of `after` are folded.
     left = [node.module for node in graph.nodes if node.op == "batch_norm"]
     assert left == ["after", "norms.0", "norms.1"]
 

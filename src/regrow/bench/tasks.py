@@ -180,7 +180,7 @@ def digits() -> Task:
 
 
 def _images(name: str, classes: int, channels: int, augment: Augment) -> Task:
-    training = Training(dense_epochs=50, fine_tune_epochs=30, label_smoothing=0.1, compile="on")
+    training = Training(dense_epochs=48, fine_tune_epochs=30, label_smoothing=0.1, compile="on")
     return Task(name, partial(load, name), _networks(classes, channels), training, augment)
 
 

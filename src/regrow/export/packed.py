@@ -264,7 +264,9 @@ def _check_fit(
         if name not in state:
             fault = f"{name} {tuple(tensor.shape)} is missing from the file"
             if folded:
-                fault += ", whose norms were folded into its int8 weights; load one that `save` wrote"
+                fault += (
+                    ", whose norms were folded into its int8 weights; load one that `save` wrote"
+                )
         elif state[name].shape != tensor.shape:
             fault = (
                 f"{name} has shape {tuple(state[name].shape)} in the file and "
