@@ -1,7 +1,6 @@
 #include "winograd.hpp"
 
 #include <algorithm>
-#include <stdexcept>
 
 namespace regrow {
 
@@ -82,7 +81,7 @@ void Winograd::cut(std::size_t shares) {
   columns = std::min(columns, std::max<std::size_t>(16, round_up((all + shares - 1) / shares, 16)));
   const std::size_t rows = std::clamp<std::size_t>(columns / row, 1, down_);
   const std::size_t high = (down_ + rows - 1) / rows, wide = (row + columns - 1) / columns;
-  const auto side = [&](std::size_t i) { return std::min(across_, across_ * i / wide); };
+  const auto side = [&](std::size_t i) { return across_ * i / wide; };
   quads_ = lanes == 1;
   for (std::size_t i = 0; i <= wide; ++i) quads_ = quads_ && side(i) % 4 == 0;
   for (std::size_t i = 0; i < wide; ++i) widest_ = std::max(widest_, side(i + 1) - side(i));

@@ -33,7 +33,8 @@ class Winograd : public Convolution {
   std::size_t bytes() const override { return weights_.size() * sizeof(float); }
 
  private:
-  // Stripes of so many rows and columns of tiles: where their tiles lie in rows_ and out_.
+  // Stripes of so many rows and columns of tiles: where their tiles are read from the rows at the points,
+  // and written among the pixels that come back.
   struct Extent {
     std::size_t rows, columns;
     std::size_t groups;  // of 16 tiles or images of tiles
