@@ -54,7 +54,11 @@ Conv::Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, 
   }
   choose_blocks(weights);
   const std::size_t per_group = s.outputs / s.groups;
-  const std::vector<std::size_t> starts = cut(weights, std::max<std::size_t>(1, shares));
+  shares = std::max<std::size_t>(1, shares);
+  if (places_.size() >= shares && kept * sizeof(Entry) < sizeof(float) * static_cast<double>(in.size())) {
+    parts_ = shares;
+  }
+  const std::vector<std::size_t> starts = cut(weights, shares / parts_);
   const std::vector<Span> inputs = chunks(kept / static_cast<double>(s.outputs));
   for (std::size_t share = 0; share + 1 < starts.size(); ++share) {
     panels_.emplace_back();
@@ -67,6 +71,7 @@ Conv::Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, 
       }
     }
   }
+  outputs_.resize(outputs_.size() + kTogether, 0);  // Kernels look at those that come next.
   useful_ = kept * static_cast<double>(out_.height * out_.width);
 }
 
@@ -329,8 +334,11 @@ void Conv::run(const Panel& panel, const Strip& strip, const float* from, const 
 
 void Conv::compute(const float* in, float* scratch, const float* residual, float* out,
                    std::size_t share) const {
-  for (const Place& place : places_) {
-    for (const Panel& panel : panels_[share]) {
+  const std::size_t part = parts_ > 1 ? share : 0;
+  const std::size_t begin = places_.size() * part / parts_, end = places_.size() * (part + 1) / parts_;
+  for (std::size_t i = begin; i < end; ++i) {
+    const Place& place = places_[i];
+    for (const Panel& panel : panels_[parts_ > 1 ? 0 : share]) {
       if (window_) {
         window_->fill(panel.pieces, in, place.begin, place.begin + place.tile.vectors * 16, kernels_,
                       scratch);

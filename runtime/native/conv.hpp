@@ -15,7 +15,8 @@ namespace regrow {
 
 class Conv : public Convolution {
  public:
-  // Output channels are cut into `shares` of about equal work.
+  // The work is cut into `shares`: of the image where the weights are less to read than the pixels, so
+  // that each thread finds most of its input where it wrote it, or else of the output channels.
   Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, float low, float high,
        const Kernels& kernels, std::size_t shares);
 
@@ -74,6 +75,7 @@ class Conv : public Convolution {
   float low_, high_;
   bool direct_;                // the input can be read as it is
   std::vector<Place> places_;
+  std::size_t parts_ = 1;      // of the image
   std::size_t widest_ = 0;     // vectors of a tile
   std::vector<float> bias_, keep_;
   std::optional<Window> window_;  // if not direct

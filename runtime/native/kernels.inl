@@ -69,10 +69,20 @@ REGROW_UNROLL
       }
     }
   }
+  // Those that come next are on their way meanwhile.
+REGROW_UNROLL
+  for (std::size_t c = 0; c < Channels; ++c) {
+    const float* const next = out + outputs[Channels + c] * plane;
+REGROW_UNROLL
+    for (std::size_t r = 0; r < Rows; ++r) {
+REGROW_UNROLL
+      for (std::size_t t = 0; t < N; ++t) prefetch_to_write(next + r * stride + t * kVec);
+    }
+  }
   for (; count > 0; --count, entries.next()) {
 REGROW_UNROLL
     for (std::size_t c = 0; c < Channels; ++c) {
-      const float* from = in + entries.offset(c);
+      const float* from = settled(in + entries.offset(c));
       const float value = entries.value(c);
 REGROW_UNROLL
       for (std::size_t r = 0; r < Rows; ++r) {
@@ -256,6 +266,10 @@ void copy_gathered(const Piece* pieces, std::size_t count, std::size_t pixels, s
       const float* from = in + piece->from;
       const std::int32_t* index = indices + piece->what;
       float* out = to + piece->to;
+      if constexpr (kLanes == 1 && kGathers) {
+        for (std::size_t p = 0; p < pixels; p += kVec) store(out + p, gather(from, index + p));
+        continue;
+      }
       for (std::size_t p = 0; p < pixels; ++p, out += kLanes) {
         if (index[p] < 0) {
           std::memset(out, 0, kLanes * sizeof(float));

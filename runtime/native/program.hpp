@@ -1,4 +1,5 @@
 // A network prepared for so many images at once and so many threads: a list of steps over buffers.
+// Threads share each step, or else, apart, each computes images of its own.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +18,7 @@ namespace regrow {
 
 class Program {
  public:
-  Program(std::size_t lanes, std::size_t threads, const std::string& isa);
+  Program(std::size_t lanes, std::size_t threads, bool apart, const std::string& isa);
 
   std::size_t lanes() const { return lanes_; }
 
@@ -45,15 +46,18 @@ class Program {
     outputs_.push_back(std::move(from));
   }
 
-  // Inputs and outputs of `images` <= lanes images in C order; any number of callers at once.
+  // Inputs and outputs of any number of images in C order; any number of callers at once.
   void run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
            std::size_t images);
 
-  // Seconds of each step, the least of `repeats` runs over whatever the buffers hold.
+  // So many images are computed at once.
+  std::size_t images() const { return lanes_ * members_; }
+
+  // Seconds of each step for `images()`, the least of `repeats` runs over whatever the buffers hold.
   std::vector<double> profile(std::size_t repeats);
 
   // Multiply-adds in a second that all threads could do at most.
-  double peak() const { return regrow::peak(kernels_) * static_cast<double>(threads_); }
+  double peak() const { return regrow::peak(kernels_) * static_cast<double>(shares_ * members_); }
 
   std::vector<double> useful() const { return useful_; }  // multiply-adds by step, for one image
   std::size_t bytes() const;                              // of buffers of one caller, and of weights
@@ -64,19 +68,25 @@ class Program {
  private:
   struct Context {
     std::vector<std::unique_ptr<float[]>> owned;
-    std::vector<float*> buffers;
+    std::vector<std::vector<float*>> buffers;  // of each member
     std::unique_ptr<Team> team;
     long process = 0;  // that the team's threads belong to
   };
   using Step = std::function<void(float* const* buffers, std::size_t share)>;
 
   void step(Step step, double useful = 0);
+  // One of so many images, of `images` in all.
+  struct Group {
+    std::size_t begin, images;
+  };
+  void load(const std::vector<const float*>& inputs, Group group, float* const* buffers) const;
+  void store(float* const* buffers, Group group, const std::vector<float*>& outputs) const;
   std::unique_ptr<Context> context();
   void give_back(std::unique_ptr<Context> context);
   std::size_t lanes_of(const View& view) const { return constant_[view.buffer] ? 1 : lanes_; }
   void check(const View& view) const;
 
-  const std::size_t lanes_, threads_;
+  const std::size_t lanes_, shares_, members_;  // of a step; with images of their own
   const Kernels& kernels_;
   std::vector<std::size_t> sizes_;
   std::vector<std::vector<float>> values_;  // of constants

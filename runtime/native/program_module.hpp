@@ -86,8 +86,8 @@ inline void bind_program(nb::module_& module) {
       });
 
   nb::class_<Program>(module, "Program")
-      .def(nb::init<std::size_t, std::size_t, const std::string&>(), nb::arg("lanes"),
-           nb::arg("threads"), nb::arg("isa"))
+      .def(nb::init<std::size_t, std::size_t, bool, const std::string&>(), nb::arg("lanes"),
+           nb::arg("threads"), nb::arg("apart"), nb::arg("isa"))
       .def("buffer", &Program::buffer)
       .def("constant", [](Program& self, Floats1 values) { return self.constant(floats(values)); })
       .def(
@@ -160,6 +160,7 @@ inline void bind_program(nb::module_& module) {
              nb::gil_scoped_release release;
              return self.peak();
            })
+      .def_prop_ro("images", &Program::images)
       .def_prop_ro("useful", &Program::useful)
       .def_prop_ro("bytes", &Program::bytes);
 }

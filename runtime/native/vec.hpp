@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <cstring>
 #include <utility>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 namespace regrow {
 
@@ -25,6 +28,12 @@ typedef float VecUnaligned __attribute__((vector_size(4 * REGROW_WIDTH), aligned
 #define REGROW_UNROLL _Pragma("GCC unroll 32")
 #endif
 
+// An address that is computed once: added up in each instruction that reads from it, it costs all of
+// them a step of their own.
+REGROW_INLINE const float* settled(const float* at) {
+  asm("" : "+r"(at));
+  return at;
+}
 REGROW_INLINE void prefetch(const void* at) { __builtin_prefetch(at); }
 REGROW_INLINE void prefetch_to_write(const float* at) { __builtin_prefetch(at, 1); }
 REGROW_INLINE Vec load(const float* from) {
@@ -102,6 +111,7 @@ struct Vec {
   for (std::size_t i = 0; i < kVec; ++i) r.lane[i] = (expression); \
   return r
 
+inline const float* settled(const float* at) { return at; }
 inline void prefetch(const void*) {}
 inline void prefetch_to_write(const float*) {}
 inline Vec load(const float* from) { REGROW_LANES(from[i]); }
@@ -130,6 +140,26 @@ inline Vec larger(Vec a, Vec b) {
 
 #undef REGROW_LANES
 
+#endif
+
+// Single floats at indices, zero where one is negative; slow where there is no instruction for it.
+#if defined(__AVX512F__)
+constexpr bool kGathers = true;
+REGROW_INLINE Vec gather(const float* from, const std::int32_t* indices) {
+  const __m512i at = _mm512_loadu_si512(indices);
+  const __mmask16 inside = _mm512_cmpge_epi32_mask(at, _mm512_setzero_si512());
+  return (Vec)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), inside, at, from, 4);
+}
+#elif defined(__AVX2__)
+constexpr bool kGathers = true;
+REGROW_INLINE Vec gather(const float* from, const std::int32_t* indices) {
+  const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(indices));
+  const __m256 inside = _mm256_castsi256_ps(_mm256_cmpgt_epi32(at, _mm256_set1_epi32(-1)));
+  return (Vec)_mm256_mask_i32gather_ps(_mm256_setzero_ps(), from, at, inside, 4);
+}
+#else
+constexpr bool kGathers = false;
+REGROW_INLINE Vec gather(const float*, const std::int32_t*) { return all(0.0f); }
 #endif
 
 }  // namespace

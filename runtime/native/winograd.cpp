@@ -46,7 +46,7 @@ bool Winograd::pays(const ConvWeights& given, const Geometry& out, const Kernels
       return false;
     }
   }
-  const std::size_t all = tiles(out.height) * tiles(out.width);
+  const std::size_t all = tiles(out.height) * tiles(out.width) * out.lanes;
   if (s.groups != 1 || s.channels < kLeastChannels || s.outputs < kLeastChannels || all < kLeastTiles) {
     return false;
   }
@@ -54,7 +54,7 @@ bool Winograd::pays(const ConvWeights& given, const Geometry& out, const Kernels
   const double density = kept / static_cast<double>(given.weights.size());
   // Tiles beyond the image are computed too.
   const double waste = static_cast<double>(round_up(all, 16) * kTile * kTile) /
-                       static_cast<double>(out.height * out.width);
+                       static_cast<double>(out.height * out.width * out.lanes);
   const double ways = 1 / static_cast<double>(s.channels) + 1 / static_cast<double>(s.outputs);
   return density > waste * (kernels.winograd_density + kernels.winograd_ways * ways);
 }

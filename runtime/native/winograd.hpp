@@ -19,8 +19,7 @@ namespace regrow {
 
 class Winograd : public Convolution {
  public:
-  // Whether it is the faster way. The number of images is no part of the question: an image has one
-  // result, whatever is computed beside it.
+  // Whether it is the faster way; images side by side fill up what tiles of one would not.
   static bool pays(const ConvWeights& weights, const Geometry& out, const Kernels& kernels);
 
   Winograd(const ConvWeights& weights, const Geometry& in, const Geometry& out, float low, float high,

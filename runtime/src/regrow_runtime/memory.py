@@ -78,7 +78,7 @@ class Memory:
     lanes: int
     padding: Mapping[Size, Size]
     _free: dict[Size, list[tuple[int, int]]] = field(default_factory=dict)
-    _channels: dict[int, int] = field(default_factory=dict)
+    _planes: dict[int, Planes] = field(default_factory=dict)
 
     def geometry(self, plane: Planes) -> _native.Geometry:
         channels, rows, columns = plane
@@ -94,12 +94,13 @@ class Memory:
             free.remove(fitting[0])
             return fitting[0][1]
         buffer: int = self.program.buffer(self.geometry(plane).size)
-        self._channels[buffer] = plane[0]
+        self._planes[buffer] = plane
         return buffer
 
-    def give(self, plane: Planes, buffer: int) -> None:
+    def give(self, buffer: int) -> None:
         """A buffer is free again."""
-        self._free[plane[1:]].append((self._channels[buffer], buffer))
+        channels, *size = self._planes[buffer]
+        self._free[size[0], size[1]].append((channels, buffer))
 
     def view(self, shape: Sequence[int], buffer: int) -> Strided:
         """A value's entries in its buffer."""

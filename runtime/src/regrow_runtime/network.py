@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,20 +15,29 @@ from regrow_runtime import _native
 from regrow_runtime.check_graph import check_graph
 from regrow_runtime.errors import RuntimeFileError
 from regrow_runtime.file import Contents, read
-from regrow_runtime.fold import fold
+from regrow_runtime.fold import Weighted, fold
 from regrow_runtime.memory import LANES
 from regrow_runtime.plan import plan
 
 _MOST_BYTES = 16 * 2**30  # of a program: a small file may ask for any amount
-_PROGRAMS = 5  # as many as there are powers of two up to LANES
+_PROGRAMS = 6  # as many as there are powers of two up to LANES, and one more for large batches
+_FEW_WEIGHTS = 128 * 1024  # are read from its own cache by every thread
+
+
+class _Way(NamedTuple):
+    """So many images side by side, by all threads together or by each apart."""
+
+    lanes: int
+    apart: bool
 
 
 class Network:
     """Computes a graph's outputs, from any thread, for batches of any size.
 
     A batch is computed in groups of `LANES` images side by side and a last, smaller one, which is
-    filled up to a power of two. The first batch of each size of group takes longer: its program is
-    planned then.
+    filled up to a power of two. Threads take a group each where there are enough of them, or smaller
+    groups where the network has few weights; else they share the work on one. The first batch of
+    each size takes longer: its program is planned then.
 
     Attributes:
         metadata: what the packer wrote down.
@@ -63,7 +72,9 @@ class Network:
         used = {name for node in contents.graph.nodes for name in node.arrays.values()}
         self._arrays = {name: contents.arrays[name].floats() for name in used}
         self._steps = fold(self._graph, self._arrays, self._shapes)
-        self._programs: OrderedDict[int, _native.Program] = OrderedDict()
+        kept = sum(np.count_nonzero(s.weight) for s in self._steps if isinstance(s, Weighted))
+        self._few = kept <= _FEW_WEIGHTS
+        self._programs: OrderedDict[_Way, _native.Program] = OrderedDict()
         self._modules: list[str] = []
         self._lock = threading.Lock()
 
@@ -89,46 +100,22 @@ class Network:
         outputs = [
             np.empty((batch, *self._shapes[name]), np.float32) for name in self._graph.outputs
         ]
-        for start in range(0, batch, LANES):
-            end = min(start + LANES, batch)
-            program = self.program(_lanes(end - start))
-            program.run(
-                [each[start:end] for each in given],
-                [each[start:end] for each in outputs],
-                end - start,
+        start = 0
+        while start < batch:
+            way, images = self._way(batch - start)
+            end = start + images
+            self._program(way).run(
+                [each[start:end] for each in given], [each[start:end] for each in outputs], images
             )
+            start = end
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
-
-    def program(self, lanes: int) -> _native.Program:
-        """The program for so many images at once; the last few that were used are kept."""
-        with self._lock:
-            if lanes not in self._programs:
-                self._programs[lanes], self._modules = plan(
-                    self._graph,
-                    self._steps,
-                    self._arrays,
-                    self._shapes,
-                    lanes,
-                    self.threads,
-                    self.isa,
-                )
-                needed = self._programs[lanes].bytes
-                if needed > _MOST_BYTES:
-                    del self._programs[lanes]
-                    raise RuntimeFileError(
-                        f"the network needs {needed / 2**30:.1f} GiB for {lanes} images at once, "
-                        f"more than {_MOST_BYTES / 2**30:.0f}; give smaller batches or images."
-                    )
-                if len(self._programs) > _PROGRAMS:
-                    self._programs.popitem(last=False)
-            self._programs.move_to_end(lanes)
-            return self._programs[lanes]
 
     def profile(self, batch: int = 1, repeats: int = 20) -> list[dict[str, Any]]:
         """The time of each step.
 
         Args:
-            batch: images at once; rounded up to the next power of two, at most `LANES`.
+            batch: images at once; as many as are computed together are, `LANES` at least where
+                there are as many.
             repeats: of which the fastest counts.
 
         Returns:
@@ -136,18 +123,57 @@ class Network:
             and peak_share, their rate over the highest that this processor reached in a dense
             loop that stays in its first cache.
         """
-        lanes = _lanes(min(batch, LANES))
-        program = self.program(lanes)
+        program = self._program(self._way(batch)[0])
         seconds, useful, peak = program.profile(repeats), program.useful, program.peak()
+        images = program.images
         return [
             {
                 "module": module,
                 "seconds": second,
-                "multiply_adds": work * lanes,
-                "peak_share": work * lanes / (second * peak) if second else 0.0,
+                "multiply_adds": work * images,
+                "peak_share": work * images / (second * peak) if second else 0.0,
             }
             for module, second, work in zip(self._modules, seconds, useful, strict=True)
         ]
+
+    def _way(self, batch: int) -> tuple[_Way, int]:
+        """How to compute the next images of so many, and how many."""
+        if self.threads > 1:
+            at_once = LANES * self.threads
+            if batch >= at_once:
+                return _Way(LANES, apart=True), batch // at_once * at_once
+            if self._few and batch > 1:
+                return _Way(_lanes(-(-batch // self.threads)), apart=True), batch
+        if batch >= LANES:
+            return _Way(LANES, apart=False), batch // LANES * LANES
+        return _Way(_lanes(batch), apart=False), batch
+
+    def _program(self, way: _Way) -> _native.Program:
+        """Its program; the last few that were used are kept."""
+        with self._lock:
+            if way not in self._programs:
+                self._programs[way], self._modules = plan(
+                    self._graph,
+                    self._steps,
+                    self._arrays,
+                    self._shapes,
+                    way.lanes,
+                    self.threads,
+                    way.apart,
+                    self.isa,
+                )
+                needed = self._programs[way].bytes
+                if needed > _MOST_BYTES:
+                    images = self._programs[way].images
+                    del self._programs[way]
+                    raise RuntimeFileError(
+                        f"the network needs {needed / 2**30:.1f} GiB for {images} images at once, "
+                        f"more than {_MOST_BYTES / 2**30:.0f}; give smaller batches or images."
+                    )
+                if len(self._programs) > _PROGRAMS:
+                    self._programs.popitem(last=False)
+            self._programs.move_to_end(way)
+            return self._programs[way]
 
     def _batch(self, given: list[npt.NDArray[np.float32]]) -> int:
         wanted = self._graph.inputs

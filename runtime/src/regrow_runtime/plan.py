@@ -20,6 +20,7 @@ def plan(
     shapes: Shapes,
     lanes: int,
     threads: int,
+    apart: bool,
     isa: str,
 ) -> tuple[_native.Program, list[str]]:
     """A program, and for each of its steps the module of the user's model that it belongs to.
@@ -30,10 +31,11 @@ def plan(
         arrays: float32, by the names that nodes use.
         shapes: of all values, without the batch.
         lanes: images that are computed side by side.
-        threads: that share each step.
+        threads: that share each step, or
+        apart: each compute `lanes` images of their own.
         isa: one of `_native.known_kernels()`.
     """
-    planner = Planner(steps, arrays, shapes, lanes, threads, isa)
+    planner = Planner(steps, arrays, shapes, lanes, threads, apart, isa)
     for name, _, _ in graph.inputs:
         planner.program.input(planner.make(name).native())
     last = _last_reads(steps, graph.outputs)
@@ -55,12 +57,16 @@ class Planner:
         shapes: Shapes,
         lanes: int,
         threads: int,
+        apart: bool,
         isa: str,
     ) -> None:
-        self.program = _native.Program(lanes, threads, isa)
+        self.program = _native.Program(lanes, threads, apart, isa)
         self.memory = Memory(self.program, lanes, paddings(steps, shapes, lanes))
         self.arrays, self.shapes, self.lanes = arrays, shapes, lanes
         self.buffers: dict[str, int] = {}
+        self._parts: dict[str, Strided] = {}
+        weighted = [step for step in steps if isinstance(step, Weighted)]
+        self._whole = {name for step in weighted for name in (step.input, step.residual)}
         self.modules: list[str] = []
 
     def make(self, name: str) -> Strided:
@@ -68,7 +74,23 @@ class Planner:
         self.buffers[name] = self.memory.take(planes(self.shapes[name]))
         return self.view(name)
 
+    def share(self, name: str, source: str) -> None:
+        """A value that is another one in another shape, if it lies alike."""
+        self.buffers[name] = self.buffers[source]
+
+    def part(self, name: str, source: str, view: Strided) -> None:
+        """A value that is a part of another one; copied for convolutions, which read whole planes."""
+        if name in self._whole:
+            self.program.copy(view.native(), self.make(name).native())
+        else:
+            self.buffers[name], self._parts[name] = self.buffers[source], view
+
+    def is_part(self, name: str) -> bool:
+        return name in self._parts
+
     def view(self, name: str) -> Strided:
+        if name in self._parts:
+            return self._parts[name]
         return self.memory.view(self.shapes[name], self.buffers[name])
 
     def constant(self, array: Floats) -> Strided:
@@ -82,7 +104,7 @@ class Planner:
         for name in [name for name in self.buffers if last.get(name, -1) <= index]:
             buffer = self.buffers.pop(name)
             if buffer not in self.buffers.values():
-                self.memory.give(planes(self.shapes[name]), buffer)
+                self.memory.give(buffer)
 
     def add(self, step: Step) -> None:
         before = len(self.program.useful)
@@ -126,8 +148,8 @@ class Planner:
             flat = self._split(self.memory.view((shape[-1], *shape[:-1]), target), outputs)
             order = (*range(1, len(shape)), 0)
             self.program.copy(flat.permuted(order).native(), self.make(step.output).native())
-            self.memory.give(inputs, source)
-            self.memory.give(outputs, target)
+            self.memory.give(source)
+            self.memory.give(target)
 
     def _split(self, view: Strided, plane: tuple[int, int, int]) -> Strided:
         """A plane of one long row seen with the axes of its positions."""

@@ -74,15 +74,14 @@ def _prelu(planner: Planner, node: Node) -> None:
     weight = planner.arrays[node.arrays["weight"]].reshape(-1)
     column = weight.reshape(len(weight), *[1] * (len(shape) - 1)) if shape else weight
     source, to = planner.view(node.inputs[0]), planner.make(node.output)
-    plane = planes(shape)
-    spare = planner.memory.take(plane)
+    spare = planner.memory.take(planes(shape))
     negative = planner.memory.view(shape, spare).native()
     planner.program.unary("clamp", -math.inf, 0.0, source.native(), negative)
     factors = planner.constant(column).broadcast(shape).native()
     planner.program.binary("mul", negative, factors, negative, -math.inf, math.inf)
     planner.program.unary("relu", 0.0, 0.0, source.native(), to.native())
     planner.program.binary("add", to.native(), negative, to.native(), -math.inf, math.inf)
-    planner.memory.give(plane, spare)
+    planner.memory.give(spare)
 
 
 def _pool(planner: Planner, node: Node) -> None:
@@ -147,8 +146,8 @@ def _concat(planner: Planner, node: Node) -> None:
 def _reshape(planner: Planner, node: Node) -> None:
     name, shape = node.inputs[0], planner.shapes[node.output]
     source = planner.view(name)
-    if planes(source.shape) == planes(shape):
-        planner.buffers[node.output] = planner.buffers[name]
+    if planes(source.shape) == planes(shape) and not planner.is_part(name):
+        planner.share(node.output, name)
         return
     lanes, count = planner.lanes, math.prod(shape)
     flat = planner.program.buffer(count * lanes)
@@ -177,18 +176,22 @@ def _slice(planner: Planner, node: Node) -> None:
     a, shape = node.attributes, planner.shapes[node.output]
     axis = a["axis"] - 1
     part = planner.view(node.inputs[0]).sliced(axis, a["start"], a["step"], shape[axis])
-    planner.program.copy(part.native(), planner.make(node.output).native())
+    planner.part(node.output, node.inputs[0], part)
 
 
 def _pad(planner: Planner, node: Node) -> None:
     a, source = node.attributes, planner.view(node.inputs[0])
-    to = inner = planner.make(node.output)
+    inner = planner.make(node.output)
     value = Strided(
         planner.program.constant(np.full(planner.lanes, a["value"], np.float32)), 0, (), ()
     )
-    planner.program.copy(value.broadcast(to.shape).native(), to.native())
     for axis, length in enumerate(source.shape):
-        inner = inner.sliced(axis, a["before"][axis], 1, length)
+        before, all_of_it = a["before"][axis], inner.shape[axis]
+        for start, end in ((0, before), (before + length, all_of_it)):
+            if start < end:
+                edge = inner.sliced(axis, start, 1, end - start)
+                planner.program.copy(value.broadcast(edge.shape).native(), edge.native())
+        inner = inner.sliced(axis, before, 1, length)
     planner.program.copy(source.native(), inner.native())
 
 
