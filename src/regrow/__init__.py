@@ -9,10 +9,14 @@ from regrow.engine.plan import Plan, Regrowth
 from regrow.engine.prepare import prepare
 from regrow.engine.program import Program, Stage
 from regrow.engine.prune import prune
+from regrow.engine.shrink import Groups, Shrunk, masked, shrink
+from regrow.engine.shrink import find_groups as groups
 from regrow.export.packed import load, load_masks, save
+from regrow.export.shrunk import load_shrunk, save_shrunk
 from regrow.model.inspection import Inspection, inspect
 
 __all__ = [
+    "Groups",
     "Inspection",
     "MaskSet",
     "Plan",
@@ -20,14 +24,20 @@ __all__ = [
     "Pruning",
     "RegrowError",
     "Regrowth",
+    "Shrunk",
     "Stage",
     "Step",
     "attach",
+    "groups",
     "inspect",
     "load",
     "load_masks",
+    "load_shrunk",
+    "masked",
     "prepare",
     "prune",
     "recipes",
     "save",
+    "save_shrunk",
+    "shrink",
 ]

@@ -1,0 +1,98 @@
+"""A smaller network on disk: its edits as JSON and its tensors as safetensors, in one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from regrow.core.errors import RegrowError
+from regrow.core.files import write_atomic
+from regrow.core.names import unwrap
+from regrow.engine.shrink import Shrunk
+from regrow.engine.surgery import Edits, apply
+
+EDITS, TENSORS = "edits.json", "model.safetensors"
+_FORMAT, _VERSION = "regrow-edits", 1
+_MOST_BYTES = 1 << 28  # of edits
+
+
+def save_shrunk(shrunk: Shrunk, folder: str | os.PathLike[str]) -> None:
+    """Write a smaller network into a folder, which is created if it is missing.
+
+    Raises:
+        RegrowError: the disk refused.
+    """
+    where = Path(folder)
+    where.mkdir(parents=True, exist_ok=True)
+    content = {"format": _FORMAT, "version": _VERSION, **shrunk.edits.json()}
+    write_atomic(where / TENSORS, to_bytes(_own(shrunk.model)))
+    write_atomic(where / EDITS, json.dumps(content).encode())
+
+
+def load_shrunk(model: nn.Module, folder: str | os.PathLike[str]) -> nn.Module:
+    """The smaller network of a folder, from a fresh one of its class as it was before the cut.
+
+    Args:
+        model: of the same class and sizes; it is left as it is.
+        folder: written by `save_shrunk`. Nothing in it is executed.
+
+    Raises:
+        RegrowError: a file is missing or damaged, or of another network.
+    """
+    edits = _read(Path(folder) / EDITS)
+    made = apply(unwrap(model), edits)
+    path = Path(folder) / TENSORS
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RegrowError(f"{path} cannot be read: {error}.") from error
+    expected = _own(made)
+    for name in sorted(expected.keys() ^ state.keys()):
+        has = "the file" if name in state else "the network"
+        raise RegrowError(f"{path} is of another network: only {has} has {name}.")
+    for name, tensor in expected.items():
+        if tensor.shape != state[name].shape:
+            raise RegrowError(
+                f"{path} is of another network: {name} has shape {tuple(state[name].shape)} there "
+                f"and {tuple(tensor.shape)} here."
+            )
+    made.load_state_dict(state, strict=False)
+    return made
+
+
+def _read(path: Path) -> Edits:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise RegrowError(f"{path} is larger than edits can be.")
+        data: Any = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RegrowError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise RegrowError(f"{path} is damaged: {error}.") from error
+    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+        raise RegrowError(f"{path} holds no edits of a network.")
+    if data.get("version") != _VERSION:
+        raise RegrowError(
+            f"{path} has version {data.get('version')!r}; this regrow reads {_VERSION}."
+        )
+    return Edits.of(data)
+
+
+def _own(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict, tied tensors once."""
+    found: dict[str, Tensor] = {}
+    seen: set[tuple[int, ...]] = set()
+    for name, tensor in model.state_dict().items():
+        key = (tensor.data_ptr(), *tensor.shape, *tensor.stride())
+        if tensor.numel() and key in seen:
+            continue
+        seen.add(key)
+        found[name] = tensor.detach().contiguous()
+    return found

@@ -1,0 +1,304 @@
+"""The coupled groups of a network: what can be removed together, and what cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from regrow.core.errors import RegrowError
+from regrow.core.names import unwrap
+from regrow.model.coupling.indices import Classes, Dim, Indices
+from regrow.model.coupling.rules import RULES, other, pointwise
+from regrow.model.coupling.tracer import RuleError, Site, Tracer, Watch, Work
+
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A dimension of a parameter or buffer that loses indices with a group's units.
+
+    Attributes:
+        name: of the tensor in the state dict.
+        dim: the dimension.
+        indices: for each unit, which of its indices; (units, indices per unit).
+    """
+
+    name: str
+    dim: int
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that can be removed one by one: channels or heads with all that belongs to them.
+
+    Attributes:
+        name: the layer that computes them.
+        members: of every unit.
+        classes: number of each unit in the equations behind the group.
+    """
+
+    name: str
+    members: tuple[Member, ...]
+    classes: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def produced(self) -> tuple[Member, ...]:
+        """Members along the first dimension: what computes the units."""
+        return tuple(member for member in self.members if member.dim == 0)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A layer whose outputs cannot be removed, and why."""
+
+    layer: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """All that a run of a network told.
+
+    Attributes:
+        groups: what can be removed.
+        bound: layers that cannot lose outputs.
+        parameters: classes of every dimension of parameters and buffers.
+        convolutions: the classes of the groups of grouped convolutions and norms, by weight.
+        works: multiply-adds for the example, by operation.
+        sites: where code gave sizes.
+        indices: the equations.
+        unknown: operations without a rule, and the modules where they bound something.
+        unseen: parameters that no operation read.
+    """
+
+    groups: tuple[Group, ...]
+    bound: tuple[Bound, ...]
+    parameters: Mapping[str, tuple[Dim, ...]]
+    convolutions: Mapping[str, Dim]
+    works: tuple[Work, ...]
+    sites: tuple[Site, ...]
+    indices: Indices
+    unknown: Mapping[str, tuple[str, ...]]
+    unseen: tuple[str, ...]
+
+    def stays(self, dim: Dim, gone: frozenset[int]) -> np.ndarray:
+        """Which indices of a dimension stay when classes go; boolean."""
+        roots = self.indices.roots(_known(dim))
+        unique, inverse = np.unique(roots, return_inverse=True)
+        stays = [gone.isdisjoint(self.indices.leaves(int(one))) for one in unique]
+        return np.array(stays)[inverse.reshape(-1)]
+
+
+def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = None) -> Coupling:
+    """Run a network once and find what of it stands or falls together.
+
+    Args:
+        model: runs in evaluation mode, without gradients; it is given back as it was.
+        example: a tensor, a tuple of positional or a dictionary of keyword arguments.
+        fixed: layers whose outputs shall not be removed, with the reason.
+
+    Raises:
+        RegrowError: it holds a recurrent layer, fails on the example, or its code branches on
+            values computed from the example.
+    """
+    model = unwrap(model)
+    for name, module in model.named_modules():
+        if isinstance(module, _RECURRENT):
+            raise RegrowError(
+                f"{name or 'the network'} is a recurrent layer ({type(module).__name__}), whose "
+                "gates regrow does not cut; prune the parts around it as networks of their own."
+            )
+    tracer = Tracer()
+    tracer.add_state(model)
+    tracer.add_example(example)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            for name, dims in tracer.parameters.items():
+                if name.startswith(f"{path}.in_proj") or name == f"{path}.out_proj.weight":
+                    for dim in dims:
+                        tracer.indices.fix(dim, f"{path} takes its heads' size from its width")
+    _run(model, example, tracer)
+    if any(name not in tracer.seen for name, _ in model.named_parameters()):
+        _run_training(model, example, tracer)
+    for layer, reason in (fixed or {}).items():
+        for name, dims in tracer.parameters.items():
+            if name.rpartition(".")[0] == layer and dims:
+                tracer.indices.fix(dims[0], reason)
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    unseen = names - tracer.seen
+    for name in unseen:
+        for dim in tracer.parameters[name]:
+            tracer.indices.fix(dim, "not used for the example")
+    _one_factor(tracer, names)
+    groups = _groups(tracer, names)
+    return Coupling(
+        groups=groups,
+        bound=tuple(_bound(model, tracer)),
+        parameters=tracer.parameters,
+        convolutions=tracer.groups,
+        works=tuple(tracer.works),
+        sites=tuple(tracer.sites),
+        indices=tracer.indices,
+        unknown={name: tuple(sorted(where)) for name, where in tracer.unknown.items()},
+        unseen=tuple(sorted(unseen)),
+    )
+
+
+def call(model: nn.Module, example: Any) -> Any:
+    """The network's output for an example in any of its forms."""
+    if isinstance(example, Mapping):
+        return model(**example)
+    return model(*example) if isinstance(example, (tuple, list)) else model(example)
+
+
+@contextlib.contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, fused layers apart; the network comes back as it was."""
+    modes = {module: module.training for module in model.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    model.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _run(model: nn.Module, example: Any, tracer: Tracer) -> None:
+    with at_rest(model), tracer.following(model):
+        try:
+            with Watch(tracer, RULES, pointwise, other):
+                outputs = call(model, example)
+        except (RegrowError, RuleError):
+            raise
+        except Exception as error:
+            raise RegrowError(
+                f"{type(model).__name__} fails on the example: {type(error).__name__}: {error}; "
+                "give the example as the forward method takes it: a tensor, a tuple of positional "
+                "or a dictionary of keyword arguments."
+            ) from error
+        tracer.close(outputs)
+
+
+def _run_training(model: nn.Module, example: Any, tracer: Tracer) -> None:
+    """Auxiliary outputs take part in training alone; what they share is bound by both."""
+    works, buffers = list(tracer.works), {n: b.clone() for n, b in model.named_buffers()}
+    try:
+        with at_rest(model), tracer.following(model):
+            model.train()
+            with Watch(tracer, RULES, pointwise, other):
+                outputs = call(model, example)
+            tracer.close(outputs)
+    except Exception:  # such as batch norm over a single value; the table lists what was not seen
+        pass
+    finally:
+        tracer.works[:] = works
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+
+
+def _one_factor(tracer: Tracer, names: set[str]) -> None:
+    """Where an index goes with either of two factors, the more numerous ones are the units."""
+    for name, dims in tracer.parameters.items():
+        for dim in dims if name in names else ():
+            if dim is None or tracer.indices.plain(dim):
+                continue
+            rows = [tracer.indices.leaves(one) for one in tracer.indices.roots(dim).tolist()]
+            for count in sorted({len(row) for row in rows} - {0, 1}):
+                columns = np.array([row for row in rows if len(row) == count]).T
+                sizes = [len(np.unique(column)) for column in columns]
+                for i, column in enumerate(columns):
+                    if i != sizes.index(max(sizes)):
+                        tracer.indices.fix(column, "another division of the same channels")
+
+
+def _groups(tracer: Tracer, names: set[str]) -> tuple[Group, ...]:
+    """Units that have their indices in the same dimensions of the same tensors."""
+    places = [
+        (name, axis)
+        for name, dims in tracer.parameters.items()
+        for axis, dim in enumerate(dims)
+        if dim is not None
+    ]
+    table = np.concatenate([_members(tracer, i, *place) for i, place in enumerate(places)])
+    table = table[np.lexsort(table.T[::-1])]  # by unit, place, index
+    ends = np.flatnonzero(np.diff(table[:, 0])) + 1
+    alike: dict[bytes, list[np.ndarray]] = {}
+    for rows in np.split(table, ends):
+        if len(rows):
+            alike.setdefault(np.ascontiguousarray(rows[:, 1]).tobytes(), []).append(rows)
+    found, used = [], Counter[str]()
+    for units in sorted(alike.values(), key=lambda units: units[0][0, 1:].tolist()):
+        where = [places[i] for i in dict.fromkeys(units[0][:, 1].tolist())]
+        if not any(name in names for name, _ in where):
+            continue
+        stacked = np.stack(units)  # (units, rows, 3)
+        members = []
+        for i in dict.fromkeys(units[0][:, 1].tolist()):
+            indices = stacked[:, units[0][:, 1] == i, 2]
+            name, axis = places[i]
+            members.append(Member(name, axis, torch.from_numpy(indices.copy())))
+        if len(units) == 1 and any(_all(tracer, member) for member in members):
+            continue  # removing it would leave nothing
+        layer = _title([n for n, axis in where if axis == 0 and n in names] or [where[0][0]])
+        used[layer] += 1
+        title = layer if used[layer] == 1 else f"{layer}#{used[layer]}"
+        found.append(Group(title, tuple(members), tuple(stacked[:, 0, 0].tolist())))
+    return tuple(found)
+
+
+def _members(tracer: Tracer, place: int, name: str, axis: int) -> np.ndarray:
+    """Rows of (unit, place, index)."""
+    dim = _known(tracer.parameters[name][axis])
+    roots = tracer.indices.roots(dim)
+    if tracer.indices.plain(dim):
+        pairs = np.stack([roots, np.arange(len(roots))], 1)
+    else:
+        leaves = enumerate(map(tracer.indices.leaves, roots.tolist()))
+        pairs = np.array([(leaf, i) for i, row in leaves for leaf in row], np.int64).reshape(-1, 2)
+    return np.stack([pairs[:, 0], np.full(len(pairs), place), pairs[:, 1]], 1)
+
+
+def _all(tracer: Tracer, member: Member) -> bool:
+    return member.indices.shape[1] == len(_known(tracer.parameters[member.name][member.dim]))
+
+
+def _title(names: list[str]) -> str:
+    return names[0].rpartition(".")[0] or names[0]
+
+
+def _bound(model: nn.Module, tracer: Tracer) -> Iterator[Bound]:
+    for name, parameter in model.named_parameters():
+        if parameter.dim() < 2 or not name.endswith("weight"):
+            continue
+        turned = isinstance(
+            model.get_submodule(name.rpartition(".")[0]), nn.modules.conv._ConvTransposeNd
+        )
+        dim = tracer.parameters[name][1 if turned else 0]
+        if dim is None:
+            continue
+        roots = tracer.indices.roots(dim)
+        if not any(tracer.indices.leaves(one) for one in roots.tolist()):
+            reason = tracer.indices.reason(int(roots[0]))
+            yield Bound(name.rpartition(".")[0] or name, len(dim), str(reason))
+
+
+def _known(dim: Dim) -> Classes:
+    assert dim is not None
+    return dim

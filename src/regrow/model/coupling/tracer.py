@@ -1,0 +1,282 @@
+"""One run of a network, in which every operation says which indices depend on which."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from regrow.core.errors import RegrowError
+from regrow.model.coupling.indices import Dim, Indices
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of a tensor.
+
+    Attributes:
+        dims: the classes of each dimension's indices.
+        zero: entries at removed indices are zero whenever the removed parameters are.
+        given: it was computed from the example.
+        data: and in floating point, so that the code must not branch on it; masks and token numbers
+            alone do not make a network's shape.
+    """
+
+    dims: tuple[Dim, ...]
+    zero: bool = False
+    given: bool = False
+    data: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation as it was called.
+
+    Attributes:
+        name: as in "aten.convolution".
+        arguments: by the names of its schema, defaults filled in.
+        outputs: its tensors.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    outputs: Sequence[Tensor]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All among the arguments."""
+        flat, _ = tree_flatten(list(self.arguments.values()))
+        return [each for each in flat if isinstance(each, Tensor)]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds of an operation: `count` for each combination of indices of `dims`."""
+
+    module: str
+    count: int
+    dims: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where code of a module gave the sizes of a tensor: `dims` follow a cut only if it does."""
+
+    module: str
+    sizes: tuple[int, ...]
+    dims: tuple[Dim, ...]
+
+
+Rule: TypeAlias = "Callable[[Tracer, Call], None]"
+
+
+@dataclass
+class Tracer:
+    """What rules read and write.
+
+    Attributes:
+        indices: the classes.
+        parameters: classes of the dimensions of parameters and buffers, by clean name.
+        works: multiply-adds.
+        sites: sizes given by code.
+        unknown: operations without a rule, by name, with the modules where they bound something.
+        groups: the classes of a grouped convolution's groups, by its weight's name.
+        seen: names of the parameters that an operation read.
+    """
+
+    indices: Indices = field(default_factory=Indices)
+    parameters: dict[str, tuple[Dim, ...]] = field(default_factory=dict)
+    works: list[Work] = field(default_factory=list)
+    sites: list[Site] = field(default_factory=list)
+    unknown: dict[str, set[str]] = field(default_factory=dict)
+    groups: dict[str, Dim] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    _values: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
+    _names: dict[int, str] = field(default_factory=dict)
+    _stack: list[str] = field(default_factory=list)
+
+    @property
+    def module(self) -> str:
+        """The innermost one that runs, or the network itself."""
+        return self._stack[-1] if self._stack else ""
+
+    def where(self, what: str) -> str:
+        """A reason for a binding: what happens, and in which module."""
+        return f"{what} in {self.module or 'the network'}"
+
+    def value(self, tensor: Tensor) -> Value:
+        """What is known; a tensor from elsewhere has fixed sizes."""
+        name = self._names.get(id(tensor))
+        if name is not None:
+            self.seen.add(name)
+            return Value(self.parameters[name], zero=True)
+        known = self._values.get(tensor)
+        return known if known is not None else Value((None,) * tensor.dim())
+
+    def name(self, tensor: Tensor) -> str | None:
+        """A parameter's."""
+        return self._names.get(id(tensor))
+
+    def give(
+        self, tensor: Tensor, dims: Sequence[Dim], *, like: Sequence[Value], zero: bool
+    ) -> None:
+        """Note the classes of an output.
+
+        Args:
+            dims: one for each dimension; those of a single index count as fixed.
+            like: the inputs that it was computed from.
+            zero: see `Value`.
+        """
+        assert len(dims) == tensor.dim(), (len(dims), tensor.shape)
+        kept = tuple(None if n == 1 else d for d, n in zip(dims, tensor.shape, strict=True))
+        assert all(d is None or len(d) == n for d, n in zip(kept, tensor.shape, strict=True))
+        given = any(each.given for each in like)
+        data = any(each.data for each in like) or (given and tensor.is_floating_point())
+        self._values[tensor] = Value(kept, zero, given, data)
+
+    def work(self, count: int, dims: Iterable[tuple[Dim, int]]) -> None:
+        """Note multiply-adds: so many for each combination of indices of (classes, size)."""
+        dims = list(dims)
+        count *= math.prod(size for dim, size in dims if dim is None)
+        live = tuple(dim for dim, _ in dims if dim is not None)
+        self.works.append(Work(self.module, count, live))
+
+    def site(self, sizes: Sequence[int], dims: Sequence[Dim]) -> None:
+        if any(dim is not None for dim in dims):
+            self.sites.append(Site(self.module, tuple(sizes), tuple(dims)))
+
+    def add_state(self, model: nn.Module) -> None:
+        """Give every parameter and buffer classes of its own; tied ones have the same."""
+        parameters = model.named_parameters(remove_duplicate=False)
+        buffers = model.named_buffers(remove_duplicate=False)
+        for name, tensor in (*parameters, *buffers):
+            known = self._names.get(id(tensor))
+            if known is not None:
+                self.parameters[name] = self.parameters[known]
+                continue
+            self._names[id(tensor)] = name
+            self.parameters[name] = tuple(
+                self.indices.fresh(size) if size > 1 else None for size in tensor.shape
+            )
+
+    def add_example(self, example: Any) -> None:
+        for tensor in tree_flatten(example)[0]:
+            if isinstance(tensor, Tensor):
+                data = tensor.is_floating_point()
+                self._values[tensor] = Value((None,) * tensor.dim(), given=True, data=data)
+
+    def close(self, outputs: Any) -> None:
+        """What the network gives back keeps its sizes."""
+        for tensor in tensors_of(outputs):
+            for dim in self.value(tensor).dims:
+                self.indices.fix(dim, "an output of the network")
+
+    @contextlib.contextmanager
+    def following(self, model: nn.Module) -> Iterator[None]:
+        """Keep track of the module that runs."""
+        paths = {module: path for path, module in model.named_modules()}
+
+        def enter(module: nn.Module, _: Any) -> None:
+            self._stack.append(paths.get(module, self.module))
+
+        def leave(module: nn.Module, _: Any, __: Any) -> None:
+            self._stack.pop()
+
+        hooks = nn.modules.module
+        before = hooks.register_module_forward_pre_hook(enter)
+        after = hooks.register_module_forward_hook(leave, always_call=True)
+        try:
+            yield
+        finally:
+            before.remove()
+            after.remove()
+
+
+class RuleError(Exception):
+    """A rule itself failed: a defect of regrow, whatever the network."""
+
+
+class Watch(TorchDispatchMode):
+    """Runs operations and shows each to its rule."""
+
+    def __init__(self, tracer: Tracer, rules: Mapping[str, Rule], pointwise: Rule, other: Rule):
+        super().__init__()
+        self.tracer, self.rules, self.pointwise, self.other = tracer, rules, pointwise, other
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(func.overloadpacket)
+        if name in _READS and any(self.tracer.value(each).data for each in args[:1]):
+            raise RegrowError(
+                f"the network's code branches on a value computed from its input ({_line()}), so "
+                "another input could take another way; move the branch out of the forward method "
+                "or write it with torch.where."
+            )
+        out = func(*args, **kwargs)
+        outputs = tensors_of(out)
+        if outputs:
+            call = Call(name, _bind(func, args, kwargs), outputs)
+            rule = self.rules.get(name)
+            if rule is None:
+                rule = self.pointwise if _pointwise(func) else self.other
+            try:
+                rule(self.tracer, call)
+            except Exception as error:
+                where = self.tracer.module or "the network"
+                raise RuleError(f"the rule for {name} failed in {where}: {error!r}") from error
+        return out
+
+
+_READS = ("aten._local_scalar_dense", "aten.is_nonzero", "aten.item", "aten.equal")
+
+
+def _pointwise(func: Any) -> bool:
+    """Whether PyTorch calls it, or what it does in place, pointwise."""
+    if torch.Tag.pointwise in func.tags:
+        return True
+    plain = getattr(torch.ops.aten, func._schema.name.partition("::")[2].rstrip("_"), None)
+    if plain is None or not func._schema.name.endswith("_"):
+        return False
+    return any(torch.Tag.pointwise in getattr(plain, name).tags for name in plain.overloads())
+
+
+def _bind(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for i, argument in enumerate(func._schema.arguments):
+        if i < len(args):
+            found[argument.name] = args[i]
+        else:
+            found[argument.name] = kwargs.get(argument.name, argument.default_value)
+    return found
+
+
+def tensors_of(outputs: Any) -> list[Tensor]:
+    """Those in any nest of tuples, lists, dictionaries and plain objects."""
+    found: list[Tensor] = []
+    for each in tree_flatten(outputs)[0]:
+        if isinstance(each, Tensor):
+            found.append(each)
+        elif hasattr(each, "__dict__") and not isinstance(each, (nn.Module, type)):
+            found += [t for t in vars(each).values() if isinstance(t, Tensor)]
+    return found
+
+
+def _line() -> str:
+    """Of the code outside torch and regrow that runs."""
+    for frame in reversed(traceback.extract_stack()):
+        path = frame.filename.replace("\\", "/")
+        if not any(part in path for part in ("/torch/", "/regrow/model/")):
+            return f"{path.rpartition('/')[2]}:{frame.lineno}: {frame.line}"
+    return "in code without source"
