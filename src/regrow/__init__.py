@@ -5,12 +5,15 @@ from regrow.core.errors import RegrowError
 from regrow.core.maskset import MaskSet
 from regrow.core.step import Step
 from regrow.engine.attach import Pruning, attach
+from regrow.engine.choose import choose
+from regrow.engine.cut import Shrunk, masked
+from regrow.engine.groups import Groups
 from regrow.engine.plan import Plan, Regrowth
 from regrow.engine.prepare import prepare
 from regrow.engine.program import Program, Stage
 from regrow.engine.prune import prune
-from regrow.engine.shrink import Groups, Shrunk, masked, shrink
 from regrow.engine.shrink import find_groups as groups
+from regrow.engine.shrink import shrink
 from regrow.export.packed import load, load_masks, save
 from regrow.export.shrunk import load_shrunk, save_shrunk
 from regrow.model.inspection import Inspection, inspect
@@ -28,6 +31,7 @@ __all__ = [
     "Stage",
     "Step",
     "attach",
+    "choose",
     "groups",
     "inspect",
     "load",

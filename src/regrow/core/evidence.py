@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regrow.core.errors import RegrowError
 
-Kind = Literal["weight", "gradient", "gradient_square", "damage", "trial"]
+Kind = Literal["weight", "gradient", "gradient_square", "activation", "damage", "trial"]
 Which = Literal["current", "dense", "reference", "remembered"]
 Statistics = Literal["batch", "running"]
 
@@ -21,6 +21,7 @@ class Need(NamedTuple):
     Attributes:
         kind: "weight" (w), "gradient" (mean over batches of dL/dw, removed entries included),
             "gradient_square" (mean over batches of the square of the batch-mean gradient),
+            "activation" (mean |output| of each output channel of the weight's layer),
             "damage" (per layer, the similarity of the layer's activations to the dense
             network's; low means much damage), or "trial" (a way to try a regrowth out).
         of: the network as it is now ("current"), as it was when regrow was attached ("dense"),

@@ -147,7 +147,8 @@ def _runs(needs: frozenset[Need], which: Which) -> bool:
     """Whether a network has to be run, not only its weights read."""
     if _damage(needs) and which != "reference":
         return True
-    return any(need.kind in _COLLECTED and need.of == which for need in needs)
+    ran = {*_COLLECTED, "activation"}
+    return any(need.kind in ran and need.of == which for need in needs)
 
 
 def _seen_layer(model: nn.Module, layer: str) -> str:

@@ -1,78 +1,20 @@
-"""Groups that can be cut, masks for them, and networks without them."""
+"""Groups that can be cut, found by a trial, and networks without some of their units."""
 
 from __future__ import annotations
 
-import copy
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.names import unwrap
-from regrow.engine.sizes import candidates, choices, known_sizes, with_attributes
-from regrow.engine.surgery import Edits, IndexMap, Keep, apply, tensors_of
-from regrow.model.coupling.groups import Bound, Coupling, Group, at_rest, call, couple
-from regrow.model.coupling.tracer import tensors_of as tensors_in
-
-_CLOSE = 1e-4  # of the largest output
-
-
-class Groups(Sequence[Group]):
-    """The coupled groups of a network, and the layers that cannot lose outputs.
-
-    Attributes:
-        coupling: what they were read from.
-        bound: layers that cannot lose outputs, and why.
-    """
-
-    def __init__(self, coupling: Coupling, groups: Sequence[Group], bound: Sequence[Bound]) -> None:
-        self.coupling, self._groups, self.bound = coupling, tuple(groups), tuple(bound)
-
-    def __len__(self) -> int:
-        return len(self._groups)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, str):
-            for group in self._groups:
-                if group.name == index:
-                    return group
-            raise unknown("group", index, [group.name for group in self._groups])
-        return self._groups[index]
-
-    def __iter__(self) -> Iterator[Group]:
-        return iter(self._groups)
-
-    def macs(self, keep: Mapping[str, Tensor] | None = None) -> int:
-        """Multiply-adds for the example, with units removed."""
-        gone = _gone(self, keep or {})
-        total = 0
-        for work in self.coupling.works:
-            count = work.count
-            for dim in work.dims:
-                assert dim is not None
-                count *= int(self.coupling.stays(dim, gone).sum()) if gone else len(dim)
-            total += count
-        return total
-
-
-@dataclass(frozen=True)
-class Shrunk:
-    """A smaller network, and how it came about.
-
-    Attributes:
-        model: with tensors that are physically smaller.
-        index_map: by which optimiser state, averages and masks follow.
-        edits: by which a fresh network of the class becomes as small.
-    """
-
-    model: nn.Module
-    index_map: IndexMap
-    edits: Edits
+from regrow.engine.cut import Shrunk, cut_out
+from regrow.engine.groups import Groups
+from regrow.model.coupling.groups import Bound, Group, couple
+from regrow.parts.units.pooling import along
 
 
 def find_groups(model: nn.Module, example: Any, *, exclude: Sequence[str] = ()) -> Groups:
@@ -111,8 +53,9 @@ def shrink(
 
     Args:
         model: the network.
-        example: as for `groups`.
-        keep: for names of groups, which units stay: boolean, one for each unit.
+        example: as for `find_groups`.
+        keep: for names of groups, which units stay: boolean, one for each unit, as of `choose`. Or
+            keep masks by weight, as of `Pruning.masks`: units go of which nothing is kept.
         groups: of this network, if they are known already.
 
     Returns:
@@ -124,9 +67,7 @@ def shrink(
     """
     model = unwrap(model)
     found = find_groups(model, example) if groups is None else groups
-    gone = _gone(found, keep)
-    kept = _kept(found.coupling, gone)
-    done = _cut(model, example, found.coupling, kept, gone, masked(model, keep, groups=found))
+    done = cut_out(model, example, found, _units(found, keep))
     if done is None:
         raise RegrowError(
             "the network without these units does not compute what it does with zeros in their "
@@ -135,89 +76,24 @@ def shrink(
     return done
 
 
-def masked(model: nn.Module, keep: Mapping[str, Tensor], *, groups: Groups) -> nn.Module:
-    """A copy with zeros for all parameters of the units that are not kept."""
-    made = copy.deepcopy(unwrap(model))
-    parameters = dict(made.named_parameters(remove_duplicate=False))
-    kept = _kept(groups.coupling, _gone(groups, keep))
-    with torch.no_grad():
-        for name in kept.keys() & parameters.keys():
-            parameter = parameters[name]
-            for dim, indices in kept[name].items():
-                rest = torch.ones(parameter.shape[dim], dtype=torch.bool)
-                rest[indices] = False
-                parameter.index_fill_(dim, rest.nonzero().flatten().to(parameter.device), 0)
-    return made
-
-
-def _gone(groups: Groups, keep: Mapping[str, Tensor]) -> frozenset[int]:
-    """The classes of the units that are not kept."""
-    gone: set[int] = set()
-    for name, stays in keep.items():
-        group = groups[name]
-        stays = torch.as_tensor(stays)
-        if stays.dtype != torch.bool or stays.shape != (len(group),):
+def _units(groups: Groups, keep: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Which units stay, where masks of weights are given."""
+    names = {group.name for group in groups}
+    if not keep.keys() & groups.coupling.trained.keys() or keep.keys() <= names:
+        return keep
+    for name, mask in keep.items():
+        shape = groups.coupling.trained.get(name)
+        if shape != tuple(mask.shape):
             raise RegrowError(
-                f"{name} has {len(group)} units; give a boolean for each, not "
-                f"{stays.dtype} of shape {tuple(stays.shape)}."
+                f"the mask of {name} has shape {tuple(mask.shape)}; the network has {shape}."
             )
-        if not stays.any():
-            raise RegrowError(
-                f"{name} would lose all of its {len(group)} units; keep at least one."
-            )
-        gone.update(np.array(group.classes)[~stays.numpy()].tolist())
-    return frozenset(gone)
-
-
-def _kept(coupling: Coupling, gone: frozenset[int]) -> Keep:
-    found: dict[str, dict[int, Tensor]] = {}
-    for name, dims in coupling.parameters.items():
-        for axis, dim in enumerate(dims):
-            if dim is None:
-                continue
-            stays = coupling.stays(dim, gone)
-            if not stays.all():
-                found.setdefault(name, {})[axis] = torch.from_numpy(stays.nonzero()[0])
+    found = {}
+    for group in groups:
+        masks = [m for m in group.produced if m.name in keep]
+        if masks:
+            alive = torch.stack([along(m, keep[m.name]) > 0 for m in masks])
+            found[group.name] = alive.any(0)
     return found
-
-
-def _cut(
-    model: nn.Module,
-    example: Any,
-    coupling: Coupling,
-    kept: Keep,
-    gone: frozenset[int],
-    reference: nn.Module,
-) -> Shrunk | None:
-    """The smaller network, if with some attributes it computes what the masked one does."""
-    shapes = {name: tuple(tensors_of(model)[name].shape) for name in kept}
-    plain = Edits(shapes, kept, tuple(known_sizes(model, coupling, kept, gone)))
-    expected = _outputs(reference, example)
-    possible = candidates(model, coupling, gone)
-    for choice in choices(possible):
-        edits = with_attributes(plain, [each for key in choice for each in possible[key]])
-        made = apply(model, edits)
-        try:
-            found = _outputs(made, example)
-        except Exception:  # code may fail in any way where sizes do not fit
-            continue
-        if _agree(found, expected):
-            return Shrunk(made, IndexMap(kept, shapes), edits)
-    return None
-
-
-def _outputs(model: nn.Module, example: Any) -> list[Tensor]:
-    with at_rest(model):
-        return [each for each in tensors_in(call(model, example)) if each.is_floating_point()]
-
-
-def _agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
-    if [each.shape for each in found] != [each.shape for each in expected]:
-        return False
-    return all(
-        bool(((a - b).abs() <= _CLOSE * b.abs().max() + 1e-7).all())
-        for a, b in zip(found, expected, strict=True)
-    )
 
 
 def _culprits(model: nn.Module, example: Any, groups: Groups) -> list[Group]:
@@ -259,10 +135,7 @@ def _follows(model: nn.Module, example: Any, groups: Groups, tried: list[Group])
         keep[group.name] = torch.ones(len(group), dtype=torch.bool)
         if len(group) > 1:
             keep[group.name][len(group) // 2] = False
-    gone = _gone(groups, keep)
-    kept = _kept(groups.coupling, gone)
-    reference = masked(model, keep, groups=groups)
-    return _cut(model, example, groups.coupling, kept, gone, reference) is not None
+    return cut_out(model, example, groups, keep) is not None
 
 
 def _excluded(model: nn.Module, exclude: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from regrow.core.errors import RegrowError
 from regrow.core.files import write_atomic
 from regrow.core.names import unwrap
-from regrow.engine.shrink import Shrunk
+from regrow.engine.cut import Shrunk
 from regrow.engine.surgery import Edits, apply
 
 EDITS, TENSORS = "edits.json", "model.safetensors"

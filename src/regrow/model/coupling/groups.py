@@ -29,11 +29,17 @@ class Member:
         name: of the tensor in the state dict.
         dim: the dimension.
         indices: for each unit, which of its indices; (units, indices per unit).
+        produces: it computes the units, rather than reading them.
     """
 
     name: str
     dim: int
     indices: Tensor
+    produces: bool
+
+    def __str__(self) -> str:
+        each = self.indices.shape[1]
+        return f"{self.name}:{self.dim}" + (f" x{each}" if each > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,8 @@ class Group:
 
     @property
     def produced(self) -> tuple[Member, ...]:
-        """Members along the first dimension: what computes the units."""
-        return tuple(member for member in self.members if member.dim == 0)
+        """Members that compute the units: filters, biases, scales and shifts."""
+        return tuple(member for member in self.members if member.produces)
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class Coupling:
         groups: what can be removed.
         bound: layers that cannot lose outputs.
         parameters: classes of every dimension of parameters and buffers.
+        trained: shapes of the parameters, tied ones once.
         convolutions: the classes of the groups of grouped convolutions and norms, by weight.
         works: multiply-adds for the example, by operation.
         sites: where code gave sizes.
@@ -87,6 +94,7 @@ class Coupling:
     groups: tuple[Group, ...]
     bound: tuple[Bound, ...]
     parameters: Mapping[str, tuple[Dim, ...]]
+    trained: Mapping[str, tuple[int, ...]]
     convolutions: Mapping[str, Dim]
     works: tuple[Work, ...]
     sites: tuple[Site, ...]
@@ -148,6 +156,7 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
         groups=groups,
         bound=tuple(_bound(model, tracer)),
         parameters=tracer.parameters,
+        trained={name: tuple(p.shape) for name, p in model.named_parameters()},
         convolutions=tracer.groups,
         works=tuple(tracer.works),
         sites=tuple(tracer.sites),
@@ -253,10 +262,11 @@ def _groups(tracer: Tracer, names: set[str]) -> tuple[Group, ...]:
         for i in dict.fromkeys(units[0][:, 1].tolist()):
             indices = stacked[:, units[0][:, 1] == i, 2]
             name, axis = places[i]
-            members.append(Member(name, axis, torch.from_numpy(indices.copy())))
+            produces = axis == (1 if name in tracer.turned else 0)
+            members.append(Member(name, axis, torch.from_numpy(indices.copy()), produces))
         if len(units) == 1 and any(_all(tracer, member) for member in members):
             continue  # removing it would leave nothing
-        layer = _title([n for n, axis in where if axis == 0 and n in names] or [where[0][0]])
+        layer = _title([m.name for m in members if m.produces and m.name in names] or [where[0][0]])
         used[layer] += 1
         title = layer if used[layer] == 1 else f"{layer}#{used[layer]}"
         found.append(Group(title, tuple(members), tuple(stacked[:, 0, 0].tolist())))
@@ -287,10 +297,7 @@ def _bound(model: nn.Module, tracer: Tracer) -> Iterator[Bound]:
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2 or not name.endswith("weight"):
             continue
-        turned = isinstance(
-            model.get_submodule(name.rpartition(".")[0]), nn.modules.conv._ConvTransposeNd
-        )
-        dim = tracer.parameters[name][1 if turned else 0]
+        dim = tracer.parameters[name][1 if name in tracer.turned else 0]
         if dim is None:
             continue
         roots = tracer.indices.roots(dim)

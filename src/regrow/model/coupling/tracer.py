@@ -94,6 +94,7 @@ class Tracer:
         unknown: operations without a rule, by name, with the modules where they bound something.
         groups: the classes of a grouped convolution's groups, by its weight's name.
         seen: names of the parameters that an operation read.
+        turned: names of weights whose outputs are their second dimension.
     """
 
     indices: Indices = field(default_factory=Indices)
@@ -103,6 +104,7 @@ class Tracer:
     unknown: dict[str, set[str]] = field(default_factory=dict)
     groups: dict[str, Dim] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
+    turned: set[str] = field(default_factory=set)
     _values: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     _names: dict[int, str] = field(default_factory=dict)
     _stack: list[str] = field(default_factory=list)
@@ -128,6 +130,12 @@ class Tracer:
     def name(self, tensor: Tensor) -> str | None:
         """A parameter's."""
         return self._names.get(id(tensor))
+
+    def turn(self, tensor: Tensor) -> None:
+        """A weight, if it is one, has its inputs first."""
+        name = self._names.get(id(tensor))
+        if name is not None:
+            self.turned.add(name)
 
     def give(
         self, tensor: Tensor, dims: Sequence[Dim], *, like: Sequence[Value], zero: bool

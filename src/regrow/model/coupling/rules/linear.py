@@ -37,6 +37,8 @@ def convolution(tracer: Tracer, call: Call) -> None:
     spatial = len(call["stride"])
     channel = out.dim() - spatial - 1
     name = tracer.name(weight)
+    if turned:
+        tracer.turn(weight)
     for dim in w.dims[2:]:
         ways.fix(dim, "the size of a kernel")
     if groups == 1:
@@ -74,6 +76,7 @@ def product(tracer: Tracer, call: Call) -> None:
     other = next(n for n in ("mat2", "batch2", "vec", "tensor", "other") if n in call.arguments)
     a, b, out = call[names[0]], call[other], call.outputs[0]
     left, right = tracer.value(a), tracer.value(b)
+    tracer.turn(b)
     contract(tracer, left, right, left.dims[-1], right.dims[max(0, b.dim() - 2)])
     batch: list[Dim] = []
     if a.dim() == b.dim() == 3:

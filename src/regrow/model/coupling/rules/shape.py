@@ -252,6 +252,7 @@ def channel_shuffle(tracer: Tracer, call: Call) -> None:
 def embedding(tracer: Tracer, call: Call) -> None:
     """Rows by number: words stay, features pass."""
     weight, indices = tracer.value(call["weight"]), tracer.value(call["indices"])
+    tracer.turn(call["weight"])
     tracer.indices.fix(weight.dims[0], tracer.where("an embedding's words"))
     out = call.outputs[0]
     dims: list[Dim] = [*indices.dims, weight.dims[1]]

@@ -1,0 +1,86 @@
+"""Networks without the units that are not kept."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regrow.core.names import unwrap
+from regrow.engine.groups import Groups
+from regrow.engine.sizes import candidates, choices, known_sizes, with_attributes
+from regrow.engine.surgery import Edits, IndexMap, apply, tensors_of
+from regrow.model.coupling.groups import at_rest, call
+from regrow.model.coupling.tracer import tensors_of as tensors_in
+
+_CLOSE = 1e-4  # of the largest output
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A smaller network, and how it came about.
+
+    Attributes:
+        model: with tensors that are physically smaller.
+        index_map: by which optimiser state, averages and masks follow.
+        edits: by which a fresh network of the class becomes as small.
+    """
+
+    model: nn.Module
+    index_map: IndexMap
+    edits: Edits
+
+
+def masked(model: nn.Module, keep: Mapping[str, Tensor], *, groups: Groups) -> nn.Module:
+    """A copy with zeros for all parameters of the units that are not kept."""
+    made = copy.deepcopy(unwrap(model))
+    parameters = dict(made.named_parameters(remove_duplicate=False))
+    kept = groups.kept(groups.gone(keep))
+    with torch.no_grad():
+        for name in kept.keys() & parameters.keys():
+            parameter = parameters[name]
+            for dim, indices in kept[name].items():
+                rest = torch.ones(parameter.shape[dim], dtype=torch.bool)
+                rest[indices] = False
+                parameter.index_fill_(dim, rest.nonzero().flatten().to(parameter.device), 0)
+    return made
+
+
+def cut_out(
+    model: nn.Module, example: Any, groups: Groups, keep: Mapping[str, Tensor]
+) -> Shrunk | None:
+    """The smaller network, if with some attributes it computes what the masked one does."""
+    coupling, gone = groups.coupling, groups.gone(keep)
+    kept = groups.kept(gone)
+    shapes = {name: tuple(tensors_of(model)[name].shape) for name in kept}
+    plain = Edits(shapes, kept, tuple(known_sizes(model, coupling, kept, gone)))
+    expected = _outputs(masked(model, keep, groups=groups), example)
+    possible = candidates(model, coupling, gone)
+    for choice in choices(possible):
+        edits = with_attributes(plain, [each for key in choice for each in possible[key]])
+        made = apply(model, edits)
+        try:
+            found = _outputs(made, example)
+        except Exception:  # code may fail in any way where sizes do not fit
+            continue
+        if _agree(found, expected):
+            return Shrunk(made, IndexMap(kept, shapes), edits)
+    return None
+
+
+def _outputs(model: nn.Module, example: Any) -> list[Tensor]:
+    with at_rest(model):
+        return [each for each in tensors_in(call(model, example)) if each.is_floating_point()]
+
+
+def _agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    if [each.shape for each in found] != [each.shape for each in expected]:
+        return False
+    return all(
+        bool(((a - b).abs() <= _CLOSE * b.abs().max() + 1e-7).all())
+        for a, b in zip(found, expected, strict=True)
+    )

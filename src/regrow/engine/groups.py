@@ -1,0 +1,152 @@
+"""The coupled groups of a network as a user sees them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regrow.core.errors import RegrowError, unknown
+from regrow.engine.surgery import Keep
+from regrow.model.coupling.groups import Bound, Coupling, Group
+
+
+class Groups(Sequence[Group]):
+    """The coupled groups of a network, and the layers that cannot lose outputs.
+
+    Attributes:
+        coupling: what they were read from.
+        bound: layers that cannot lose outputs, and why.
+    """
+
+    def __init__(self, coupling: Coupling, groups: Sequence[Group], bound: Sequence[Bound]) -> None:
+        self.coupling, self._groups, self.bound = coupling, tuple(groups), tuple(bound)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            for group in self._groups:
+                if group.name == index:
+                    return group
+            raise unknown("group", index, [group.name for group in self._groups])
+        return self._groups[index]
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self._groups)
+
+    def gone(self, keep: Mapping[str, Tensor]) -> frozenset[int]:
+        """The classes of the units that are not kept.
+
+        Raises:
+            RegrowError: a group is not known or would be emptied, or a mask does not fit it.
+        """
+        found: set[int] = set()
+        for name, stays in keep.items():
+            group = self[name]
+            stays = torch.as_tensor(stays)
+            if stays.dtype != torch.bool or stays.shape != (len(group),):
+                raise RegrowError(
+                    f"{name} has {len(group)} units; give a boolean for each, not "
+                    f"{stays.dtype} of shape {tuple(stays.shape)}."
+                )
+            if not stays.any():
+                raise RegrowError(
+                    f"{name} would lose all of its {len(group)} units; keep at least one."
+                )
+            found.update(np.array(group.classes)[~stays.numpy()].tolist())
+        return frozenset(found)
+
+    def kept(self, gone: frozenset[int]) -> Keep:
+        """The indices that stay when classes go, of the tensors that lose any."""
+        found: dict[str, dict[int, Tensor]] = {}
+        for name, dims in self.coupling.parameters.items() if gone else ():
+            for axis, dim in enumerate(dims):
+                if dim is None:
+                    continue
+                stays = self.coupling.stays(dim, gone)
+                if not stays.all():
+                    found.setdefault(name, {})[axis] = torch.from_numpy(stays.nonzero()[0])
+        return found
+
+    def macs(self, keep: Mapping[str, Tensor] | None = None) -> int:
+        """Multiply-adds for the example, with units removed."""
+        gone = self.gone(keep or {})
+        total = 0
+        for work in self.coupling.works:
+            count = work.count
+            for dim in work.dims:
+                assert dim is not None
+                count *= int(self.coupling.stays(dim, gone).sum()) if gone else len(dim)
+            total += count
+        return total
+
+    def parameters(self, keep: Mapping[str, Tensor] | None = None) -> int:
+        """Parameters of the network, with units removed; tied ones count once."""
+        gone = self.gone(keep or {})
+        kept = self.kept(gone)
+        total = 0
+        for name, shape in self.coupling.trained.items():
+            sizes = list(shape)
+            for dim, indices in kept.get(name, {}).items():
+                sizes[dim] = len(indices)
+            total += math.prod(sizes)
+        return total
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Of each group, as plain data: name, units, what one unit costs, members and why bound."""
+        found = []
+        for group in self:
+            one = torch.ones(len(group), dtype=torch.bool)
+            one[0] = False
+            keep = {group.name: one} if len(group) > 1 else {}
+            found.append(
+                {
+                    "group": group.name,
+                    "units": len(group),
+                    "parameters": self.parameters() - self.parameters(keep) if keep else None,
+                    "macs": self.macs() - self.macs(keep) if keep else None,
+                    "members": [str(m) for m in group.members if m.name in self.coupling.trained],
+                    "reason": None,
+                }
+            )
+        for bound in self.bound:
+            found.append(
+                {
+                    "group": bound.layer,
+                    "units": bound.size,
+                    "parameters": None,
+                    "macs": None,
+                    "members": [],
+                    "reason": bound.reason,
+                }
+            )
+        return found
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        wide = max(len("group"), *(len(row["group"]) for row in rows))
+        lines = [f"{'group':<{wide}}  {'units':>6}  {'parameters':>11}  {'MACs':>13}  members"]
+        for row in rows:
+            each = [
+                f"{row[key]:,}" if row[key] is not None else "" for key in ("parameters", "macs")
+            ]
+            what = ", ".join(row["members"]) if row["reason"] is None else f"bound: {row['reason']}"
+            lines.append(
+                f"{row['group']:<{wide}}  {row['units']:>6,}  {each[0]:>11}  {each[1]:>13}  {what}"
+            )
+        lines.append(
+            "parameters and multiply-adds are those that go with one unit, for the example"
+        )
+        if self.coupling.unknown:
+            where = "; ".join(
+                f"{name} in {', '.join(each or 'the network' for each in modules[:3])}"
+                for name, modules in self.coupling.unknown.items()
+            )
+            lines.append(f"operations without a rule bind what they touch: {where}")
+        return "\n".join(lines)
