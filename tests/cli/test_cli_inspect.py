@@ -155,3 +155,16 @@ def test_report_on_one_run_and_on_three_seeds(blobs: str, quick: None) -> None:
     record = Path("runs/1/record.json")
     record.write_text(json.dumps({**json.loads(record.read_text()), "schema": 9}))
     assert "schema 9" in refused("report", "runs")
+
+
+def test_the_coupled_groups_of_a_run(run: Path) -> None:
+    shown = call("inspect", run, "--groups")
+    assert shown.code == 0
+    assert "bound: an output of the network" in shown.out
+    rows = call("inspect", run, "--groups", "--json").json()["groups"]
+    assert [(row["group"], row["units"], row["reason"]) for row in rows] == [
+        ("0", 32, None),
+        ("4", 3, "an output of the network"),
+    ]
+    assert rows[0]["macs"] == 12 + 3
+    assert "holds no network's class" in refused("inspect", run / "model.regrow", "--groups")

@@ -147,9 +147,30 @@ def resume(
 @app.command("inspect")
 def inspect_command(
     path: Annotated[Path, typer.Argument(help="A run directory, .regrow or .safetensors file.")],
+    groups: Annotated[
+        bool, typer.Option("--groups", help="What can be removed channel by channel, and what not.")
+    ] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --groups, of a file of weights: its task."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --groups, of a file of weights: its network."),
+    ] = None,
+    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Sparsity by layer and in total, parameters, multiply-adds and bytes."""
+    """Sparsity by layer and in total, parameters, multiply-adds and bytes; or coupled groups."""
+    if groups:
+        from regrow.cli.groups import groups_of
+
+        coupled = groups_of(path, task, model, data_dir)
+        if as_json:
+            _print_json({"groups": coupled.rows()})
+        else:
+            Console().print(str(coupled), markup=False, highlight=False, soft_wrap=True)
+        return
     from regrow.cli.inspection import look
 
     found = look(path)
