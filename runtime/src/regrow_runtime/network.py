@@ -35,9 +35,9 @@ class Network:
     """Computes a graph's outputs, from any thread, for batches of any size.
 
     A batch is computed in groups of `LANES` images side by side and a last, smaller one, which is
-    filled up to a power of two. Threads take a group each where there are enough of them, or smaller
-    groups where the network has few weights; else they share the work on one. The first batch of
-    each size takes longer: its program is planned then.
+    filled up to a power of two. Threads take a group each where there are enough of them, or
+    smaller groups where the network has few weights; else they share the work on one. The first
+    batch of each size takes longer: its program is planned then.
 
     Attributes:
         metadata: what the packer wrote down.

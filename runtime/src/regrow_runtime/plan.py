@@ -79,7 +79,7 @@ class Planner:
         self.buffers[name] = self.buffers[source]
 
     def part(self, name: str, source: str, view: Strided) -> None:
-        """A value that is a part of another one; copied for convolutions, which read whole planes."""
+        """A value that is a part of another; copied for convolutions, which read whole planes."""
         if name in self._whole:
             self.program.copy(view.native(), self.make(name).native())
         else:

@@ -140,7 +140,7 @@ def softmax(tracer: Tracer, call: Call) -> None:
 
 @rule("_weight_norm_interface", "_weight_norm")
 def weight_norm(tracer: Tracer, call: Call) -> None:
-    """v g / |v|, the norm over all dimensions but one, which keeps its size: 0 / 0 is nothing."""
+    """v g / norm(v), over all dimensions but one, which keeps its size: 0 / 0 is nothing."""
     v, g = tracer.value(call["v"]), tracer.value(call["g"])
     tracer.indices.fix(v.dims[call["dim"]], tracer.where("weight norm along it"))
     for dim in g.dims:

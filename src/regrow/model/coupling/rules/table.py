@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 
 from regrow.model.coupling.tracer import Rule
 
@@ -19,3 +20,12 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return add
+
+
+def described() -> Iterator[tuple[list[str], str]]:
+    """Each rule with the operations that it serves, in the order of the table."""
+    names: dict[Rule, list[str]] = {}
+    for name, function in RULES.items():
+        names.setdefault(function, []).append(name.removeprefix("aten."))
+    for function, served in names.items():
+        yield served, " ".join((inspect.getdoc(function) or "").split())
