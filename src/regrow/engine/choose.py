@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from regrow.core.budget import check_sparsity
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.evidence import Evidence, Need
+from regrow.core.groups import Group
 from regrow.core.names import unwrap
 from regrow.engine.gather import Source
 from regrow.engine.groups import Groups
 from regrow.model.activations import mean_outputs
 from regrow.model.collect import LossFn, gradients
-from regrow.model.coupling.groups import Group
 from regrow.model.inventory import check_finite
 from regrow.parts.units import UNIT_CRITERIA, UnitCriterion
 from regrow.parts.units.normalise import normalise

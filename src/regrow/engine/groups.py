@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from regrow.core.errors import RegrowError, unknown
+from regrow.core.groups import Group
 from regrow.engine.surgery import Keep
-from regrow.model.coupling.groups import Bound, Coupling, Group
+from regrow.model.coupling.groups import Bound, Coupling
 
 
 class Groups(Sequence[Group]):

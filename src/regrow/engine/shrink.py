@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from regrow.core.errors import RegrowError, unknown
+from regrow.core.groups import Group
 from regrow.core.names import unwrap
 from regrow.engine.cut import Shrunk, cut_out
 from regrow.engine.groups import Groups
-from regrow.model.coupling.groups import Bound, Group, couple
+from regrow.model.coupling.groups import Bound, couple
 from regrow.parts.units.pooling import along
 
 

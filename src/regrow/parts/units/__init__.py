@@ -5,8 +5,8 @@ from typing import Protocol
 from torch import Tensor
 
 from regrow.core.evidence import Evidence, Need
+from regrow.core.groups import Group
 from regrow.core.table import Row, Table
-from regrow.model.coupling.groups import Group
 from regrow.parts.units.activation import Activation
 from regrow.parts.units.bn_scale import BnScale
 from regrow.parts.units.geometric_median import GeometricMedian

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from regrow.core.evidence import Evidence, Need
-from regrow.model.coupling.groups import Group
+from regrow.core.groups import Group
 
 _ACTIVATION = Need("activation")
 

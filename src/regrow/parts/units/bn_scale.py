@@ -8,7 +8,7 @@ from torch import Tensor
 
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need
-from regrow.model.coupling.groups import Group
+from regrow.core.groups import Group
 from regrow.parts.units.pooling import pooled
 
 _WEIGHT = Need("weight")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from regrow.core.evidence import Evidence, Need
-from regrow.model.coupling.groups import Group
+from regrow.core.groups import Group
 from regrow.parts.units.pooling import pooled
 
 _WEIGHT, _SQUARE = Need("weight"), Need("gradient_square")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from regrow.model.coupling.groups import Group, Member
+from regrow.core.groups import Group, Member
 
 
 def along(member: Member, entries: Tensor) -> Tensor:

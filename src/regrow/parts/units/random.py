@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from regrow.core.evidence import Evidence, Need
+from regrow.core.groups import Group
 from regrow.core.rng import generator
-from regrow.model.coupling.groups import Group
 
 
 @dataclass(frozen=True)
