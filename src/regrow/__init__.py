@@ -12,6 +12,7 @@ from regrow.engine.plan import Plan, Regrowth
 from regrow.engine.prepare import prepare
 from regrow.engine.program import Program, Stage
 from regrow.engine.prune import prune
+from regrow.engine.recalibrate import recalibrate
 from regrow.engine.shrink import find_groups as groups
 from regrow.engine.shrink import shrink
 from regrow.export.packed import load, load_masks, save
@@ -40,6 +41,7 @@ __all__ = [
     "masked",
     "prepare",
     "prune",
+    "recalibrate",
     "recipes",
     "save",
     "save_shrunk",
