@@ -63,7 +63,9 @@ def load_shrunk(model: nn.Module, folder: str | os.PathLike[str]) -> nn.Module:
                 f"{path} is of another network: {name} has shape {tuple(state[name].shape)} there "
                 f"and {tuple(tensor.shape)} here."
             )
-    made.load_state_dict(state, strict=False)
+    whole = made.state_dict()  # with the versions that modules may ask for
+    whole.update(state)
+    made.load_state_dict(whole)
     return made
 
 
