@@ -8,6 +8,7 @@ from regrow.engine.attach import Pruning, attach
 from regrow.engine.choose import choose
 from regrow.engine.cut import Shrunk, masked
 from regrow.engine.groups import Groups
+from regrow.engine.grow import grow
 from regrow.engine.plan import Plan, Regrowth
 from regrow.engine.prepare import prepare
 from regrow.engine.program import Program, Stage
@@ -34,6 +35,7 @@ __all__ = [
     "attach",
     "choose",
     "groups",
+    "grow",
     "inspect",
     "load",
     "load_masks",

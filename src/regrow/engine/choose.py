@@ -46,6 +46,7 @@ def choose(
     normalisation: str = "mean",
     round_to: int = 1,
     floor: int = 1,
+    alive: Mapping[str, Tensor] | None = None,
     loss_fn: LossFn | None = None,
     data: Iterable[Any] | None = None,
     batches: int | None = 64,
@@ -66,6 +67,8 @@ def choose(
         normalisation: of each group's scores, see `regrow.parts.units.normalise`.
         round_to: groups keep a multiple of so many units, where they have as many.
         floor: the least number of units that stay in a group.
+        alive: units that live already, as an earlier choice told: they go last, so that with a
+            lower sparsity the most valuable of the others return.
         loss_fn, data, batches: for criteria that need gradients or activations, as in `attach`.
         seed: for random scores.
 
@@ -87,7 +90,9 @@ def choose(
     evidence = _gather(part.needs, unwrap(model), groups, Source(loss_fn, data, batches), seed)
     scores = part.score(tuple(groups), evidence)
     scores = {name: normalise(each, normalisation) for name, each in scores.items()}
-    steps = _ordered(groups, scores, scope, round_to, floor, unwrap(model))
+    for name in alive or {}:
+        groups[name]  # refuses what is not known
+    steps = _ordered(groups, scores, alive or {}, scope, round_to, floor, unwrap(model))
     whole = measure({})
     goal = whole * (1 - sparsity)
     least = measure(_after(groups, steps, len(steps)))
@@ -128,6 +133,7 @@ def _after(groups: Groups, steps: list[_Step], count: int) -> dict[str, Tensor]:
 def _ordered(
     groups: Groups,
     scores: Mapping[str, Tensor],
+    alive: Mapping[str, Tensor],
     scope: str,
     round_to: int,
     floor: int,
@@ -137,7 +143,10 @@ def _ordered(
     modules = dict(model.named_modules())
     pools: dict[object, list[_Step]] = {}
     for group in groups:
-        values, order = scores[group.name].sort(stable=True)
+        values = scores[group.name].clone()
+        if group.name in alive:
+            values[alive[group.name]] = math.inf
+        values, order = values.sort(stable=True)
         size = len(group)
         least = min(size, max(floor, math.ceil(floor / round_to) * round_to, round_to))
         first = size % round_to if size > round_to else 0
@@ -146,7 +155,7 @@ def _ordered(
             end = min(start + (first if start == 0 and first else round_to), size - least)
             # A step is as late as its best unit, and never before those that precede it.
             highest = max(highest, float(values[end - 1]))
-            rank = end / size if scope == "local" else highest
+            rank = end / size if scope == "local" and highest < math.inf else highest
             step = _Step(group.name, tuple(order[start:end].tolist()), rank)
             pools.setdefault(_pool(group, scope, modules), []).append(step)
             start = end
