@@ -39,7 +39,8 @@ _ENDS = ("1d", "2d", "3d")
 
 @rule("constant_pad_nd", "pad")
 def pad(tracer: Tracer, call: Call) -> None:
-    """Entries beside those of a dimension; of pixels, or of channels that then cannot go."""
+    """Entries beside those of a dimension: of pixels, or channels of their own, whose number the
+    code must be able to change."""
     source, out, sizes = call["self"], call.outputs[0], call["pad"]
     value = tracer.value(source)
     dims: list[Dim] = list(value.dims)
@@ -47,13 +48,17 @@ def pad(tracer: Tracer, call: Call) -> None:
         axis = source.dim() - 1 - i
         before, after = sizes[2 * i], sizes[2 * i + 1]
         dim = dims[axis]
-        if dim is None or (before <= 0 and after <= 0):
-            dims[axis] = None if dim is None else dim[-before or None : after or None]
-            if dim is not None and (before or after):
-                tracer.indices.fix(dim, tracer.where("cut at given places"))
+        if dim is None or before == after == 0:
             continue
-        tracer.indices.fix(dim, tracer.where("padded"))
-        dims[axis] = join(tracer, [(None, before), (dim, source.shape[axis]), (None, after)])
+        if min(before, after) < 0:
+            tracer.indices.fix(dim, tracer.where("cut at given places"))
+            dims[axis] = None
+            continue
+        ends = [tracer.indices.fresh(size) if size else None for size in (before, after)]
+        for size, end in zip((before, after), ends, strict=True):
+            tracer.site((size,), (end,))
+        parts = [(ends[0], before), (dim, source.shape[axis]), (ends[1], after)]
+        dims[axis] = join(tracer, [part for part in parts if part[1]])
     tracer.give(out, dims, like=[value], zero=value.zero and not call.arguments.get("value"))
 
 
