@@ -61,10 +61,11 @@ class Coupling:
 
     def stays(self, dim: Dim, gone: frozenset[int]) -> np.ndarray:
         """Which indices of a dimension stay when classes go; boolean."""
-        roots = self.indices.roots(_known(dim))
-        unique, inverse = np.unique(roots, return_inverse=True)
-        stays = [gone.isdisjoint(self.indices.leaves(int(one))) for one in unique]
-        return np.array(stays)[inverse.reshape(-1)]
+        rows = self.indices.going(_known(dim))
+        stays = np.ones(len(_known(dim)), np.bool_)
+        if gone:
+            stays[rows[np.isin(rows[:, 0], list(gone)), 1]] = False
+        return stays
 
 
 def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = None) -> Coupling:
@@ -183,7 +184,7 @@ def _one_factor(tracer: Tracer, names: set[str]) -> None:
     """Where an index goes with either of two factors, the more numerous ones are the units."""
     for name, dims in tracer.parameters.items():
         for dim in dims if name in names else ():
-            if dim is None or tracer.indices.plain(dim):
+            if dim is None or tracer.indices.simple(dim):
                 continue
             rows = [tracer.indices.leaves(one) for one in tracer.indices.roots(dim).tolist()]
             for count in sorted({len(row) for row in rows} - {0, 1}):
@@ -233,12 +234,7 @@ def _groups(tracer: Tracer, names: set[str]) -> tuple[Group, ...]:
 def _members(tracer: Tracer, place: int, name: str, axis: int) -> np.ndarray:
     """Rows of (unit, place, index)."""
     dim = _known(tracer.parameters[name][axis])
-    roots = tracer.indices.roots(dim)
-    if tracer.indices.plain(dim):
-        pairs = np.stack([roots, np.arange(len(roots))], 1)
-    else:
-        leaves = enumerate(map(tracer.indices.leaves, roots.tolist()))
-        pairs = np.array([(leaf, i) for i, row in leaves for leaf in row], np.int64).reshape(-1, 2)
+    pairs = tracer.indices.going(dim)
     return np.stack([pairs[:, 0], np.full(len(pairs), place), pairs[:, 1]], 1)
 
 
@@ -257,9 +253,8 @@ def _bound(model: nn.Module, tracer: Tracer) -> Iterator[Bound]:
         dim = tracer.parameters[name][1 if name in tracer.turned else 0]
         if dim is None:
             continue
-        roots = tracer.indices.roots(dim)
-        if not any(tracer.indices.leaves(one) for one in roots.tolist()):
-            reason = tracer.indices.reason(int(roots[0]))
+        if not len(tracer.indices.going(dim)):
+            reason = tracer.indices.reason(int(dim[0]))
             yield Bound(name.rpartition(".")[0] or name, len(dim), str(reason))
 
 

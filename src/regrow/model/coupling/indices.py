@@ -21,6 +21,7 @@ Dim: TypeAlias = "Classes | None"
 
 TIED = "tied to a size of the example or of the code"
 _MOST = 1 << 22  # indices of a merged dimension that are kept apart
+_PLAIN, _FIXED, _PRODUCT = range(3)
 _DISAGREE = "split in two ways that do not agree"
 
 
@@ -29,7 +30,7 @@ class Indices:
 
     def __init__(self) -> None:
         self._parent = np.zeros(1024, np.int64)
-        self._plain = np.ones(1024, np.bool_)  # of roots: neither fixed nor a product
+        self._kind = np.zeros(1024, np.int8)  # of roots
         self._count = 0
         self._reasons: dict[int, str] = {}  # by root
         self._fixed: dict[str, int] = {}  # its inverse
@@ -44,7 +45,7 @@ class Indices:
             more = np.zeros(max(2 * len(self._parent), self._count), np.int64)
             more[:start] = self._parent[:start]
             self._parent = more
-            self._plain = np.append(self._plain, np.ones(len(more) - len(self._plain), np.bool_))
+            self._kind = np.append(self._kind, np.zeros(len(more) - len(self._kind), np.int8))
         found = np.arange(start, self._count)
         self._parent[start : self._count] = found
         return found
@@ -70,10 +71,10 @@ class Indices:
         if dim is None:
             return
         roots = self.roots(dim)
-        plain = self._plain[roots]
+        plain = self._kind[roots] == _PLAIN
         self._leaves.clear()
         self._parent[roots[plain]] = self._reason(reason)
-        for one in np.unique(roots[~plain]):
+        for one in np.unique(roots[self._kind[roots] == _PRODUCT]):
             self._fix(int(one), reason)
 
     def equate(self, a: Dim, b: Dim) -> Dim:
@@ -88,14 +89,9 @@ class Indices:
         if not different.any():
             return first
         x, y = first[different], second[different]
-        if (self._plain[x] | self._plain[y]).all() and len(np.unique([x, y])) == 2 * len(x):
-            swap = self._plain[x] & ~self._plain[y]
-            x, y = np.where(swap, y, x), np.where(swap, x, y)
-            columns = self._columns(x)  # A product of itself could not go in parts.
-            if columns is not None and not np.isin(y, columns).any() and self._atoms(columns, x):
-                self._leaves.clear()
-                self._parent[y] = x
-                return self.roots(first)
+        x, y = self._spread(x, y)
+        if len(x) and self._at_once(x, y):
+            return self.roots(first)
         for one, other in zip(x.tolist(), y.tolist(), strict=True):
             self._union(one, other)
         return self.roots(first)
@@ -137,9 +133,18 @@ class Indices:
         self.equate(dim, self.merge(parts, sizes, TIED))
         return [None if part is None else self.roots(part) for part in parts]
 
-    def plain(self, dim: Classes) -> bool:
-        """Whether each index goes with one class alone, which is its root."""
-        return bool(self._plain[self.roots(dim)].all())
+    def simple(self, dim: Classes) -> bool:
+        """Whether no index is a product: each is fixed, or goes with its root alone."""
+        return not (self._kind[self.roots(dim)] == _PRODUCT).any()
+
+    def going(self, dim: Classes) -> npt.NDArray[np.int64]:
+        """Rows of (class, index) for the classes that indices go with."""
+        roots = self.roots(dim)
+        if self.simple(dim):
+            places = np.flatnonzero(self._kind[roots] == _PLAIN)
+            return np.stack([roots[places], places], 1)
+        rows = [(leaf, i) for i, one in enumerate(roots.tolist()) for leaf in self.leaves(one)]
+        return np.array(rows, np.int64).reshape(-1, 2)
 
     def leaves(self, one: int) -> tuple[int, ...]:
         """The classes that an index goes with, in the order of dimensions; none if it is fixed."""
@@ -165,6 +170,30 @@ class Indices:
         """Those of a product, as roots; of any other class nothing."""
         return tuple(self.root(each) for each in self._factors.get(self.root(one), ()))
 
+    def _spread(self, x: Classes, y: Classes) -> tuple[Classes, Classes]:
+        """What is plain beside what is fixed is fixed too; the pairs that are left."""
+        a, b = self._kind[x], self._kind[y]
+        right, left = (a == _FIXED) & (b == _PLAIN), (a == _PLAIN) & (b == _FIXED)
+        self._leaves.clear()
+        self._parent[y[right]], self._parent[x[left]] = x[right], y[left]
+        rest = ~(right | left | ((a == _FIXED) & (b == _FIXED)))
+        return self.roots(x[rest]), self.roots(y[rest])
+
+    def _at_once(self, x: Classes, y: Classes) -> bool:
+        """Unite pairs of different classes without looking at each, if nothing can go wrong."""
+        a, b = self._kind[x], self._kind[y]
+        if ((a != _PLAIN) & (b != _PLAIN)).any() or len(np.unique([x, y])) != 2 * len(x):
+            return False
+        swap = (a == _PLAIN) & (b != _PLAIN)
+        x, y = np.where(swap, y, x), np.where(swap, x, y)
+        products = x[self._kind[x] == _PRODUCT]
+        if len(products):  # A product of itself could not go in parts.
+            columns = self._columns(products)
+            if columns is None or np.isin(y, columns).any() or self._kind[columns].any():
+                return False
+        self._parent[y] = x
+        return True
+
     def _fix(self, one: int, reason: str) -> None:
         one = self.root(one)
         if one in self._reasons:
@@ -180,12 +209,12 @@ class Indices:
         """The class of all that is fixed for a reason."""
         if reason not in self._fixed:
             one = int(self.fresh(1)[0])
-            self._fixed[reason], self._reasons[one], self._plain[one] = one, reason, False
+            self._fixed[reason], self._reasons[one], self._kind[one] = one, reason, _FIXED
         return self._fixed[reason]
 
     def _union(self, a: int, b: int) -> None:
         self._leaves.clear()
-        a, b = self.root(a), self.root(b)
+        a, b = self._reduced(a), self._reduced(b)
         if a == b:
             return
         if a in self._reasons or b in self._reasons:
@@ -193,13 +222,14 @@ class Indices:
             self._fix(a, reason)
             self._fix(b, reason)
             return
+        if self._holds(a, b) or self._holds(b, a):  # a product of itself could only go as a whole
+            self._fix(a, _DISAGREE)
+            self._fix(b, _DISAGREE)
+            return
         if a in self._factors and b not in self._factors:
             a, b = b, a
         if a not in self._factors:
-            if self._holds(b, a):  # a product of itself could only go as a whole
-                self._fix(b, _DISAGREE)
-            else:
-                self._parent[a] = b
+            self._parent[a] = b
             return
         first, second = self._factors[a], self._factors.pop(b)
         self._parent[b] = a
@@ -210,11 +240,15 @@ class Indices:
         for x, y in zip(first, second, strict=True):
             self._union(x, y)
 
-    def _atoms(self, columns: Classes, dim: Classes) -> bool:
-        """Whether no factor is a product itself, and no class fixed."""
-        return bool(self._plain[columns].all()) and not any(
-            int(one) in self._reasons for one in np.unique(dim[~self._plain[dim]])
-        )
+    def _reduced(self, one: int) -> int:
+        """A root, or the one factor of a product that is not fixed."""
+        one = self.root(one)
+        while one in self._factors:
+            free = [each for each in self._factors[one] if self.reason(each) is None]
+            if len(free) > 1:
+                return one
+            one = self.root(free[0] if free else self._factors[one][0])
+        return one
 
     def _holds(self, product: int, one: int) -> bool:
         return any(
@@ -235,13 +269,13 @@ class Indices:
             if factors not in self._products:
                 one = int(self.fresh(1)[0])
                 self._products[factors], self._factors[one] = one, factors
-                self._plain[one] = False
+                self._kind[one] = _PRODUCT
             found[i] = self._products[factors]
         return self.roots(found[inverse.reshape(-1)])
 
     def _columns(self, dim: Classes) -> Classes | None:
         """The factors of each index, if all have as many."""
-        if self._plain[dim].all():
+        if not (self._kind[dim] == _PRODUCT).any():
             return dim[:, None]
         unique, inverse = np.unique(dim, return_inverse=True)
         rows = [self.factors(int(one)) or (int(one),) for one in unique]
