@@ -58,13 +58,13 @@ def cut_out(
     kept = groups.kept(gone)
     shapes = {name: tuple(tensors_of(model)[name].shape) for name in kept}
     plain = Edits(shapes, kept, tuple(known_sizes(model, coupling, kept, gone)))
-    expected = _outputs(masked(model, keep, groups=groups), example)
+    expected = outputs_of(masked(model, keep, groups=groups), example)
     possible = candidates(model, coupling, gone)
     for choice in choices(possible):
         edits = with_attributes(plain, [each for key in choice for each in possible[key]])
         made = apply(model, edits)
         try:
-            found = _outputs(made, example)
+            found = outputs_of(made, example)
         except Exception:  # code may fail in any way where sizes do not fit
             continue
         if _agree(found, expected):
@@ -72,7 +72,8 @@ def cut_out(
     return None
 
 
-def _outputs(model: nn.Module, example: Any) -> list[Tensor]:
+def outputs_of(model: nn.Module, example: Any) -> list[Tensor]:
+    """A network's floating-point outputs, in evaluation mode."""
     with at_rest(model):
         return [each for each in tensors_in(call(model, example)) if each.is_floating_point()]
 

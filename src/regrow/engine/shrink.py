@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.groups import Group
 from regrow.core.names import unwrap
-from regrow.engine.cut import Shrunk, cut_out
+from regrow.core.rng import generator
+from regrow.engine.cut import Shrunk, cut_out, outputs_of
 from regrow.engine.groups import Groups
 from regrow.model.coupling.groups import Bound, couple
 from regrow.parts.units.pooling import along
@@ -35,7 +38,7 @@ def find_groups(model: nn.Module, example: Any, *, exclude: Sequence[str] = ()) 
     model = unwrap(model)
     coupling = couple(model, example, _excluded(model, exclude))
     found = Groups(coupling, coupling.groups, coupling.bound)
-    bad = _culprits(model, example, found)
+    bad = _culprits(*_random(model, example), found)
     if not bad:
         return found
     why = "the code does not follow a cut"
@@ -95,6 +98,38 @@ def _units(groups: Groups, keep: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             alive = torch.stack([along(m, keep[m.name]) > 0 for m in masks])
             found[group.name] = alive.any(0)
     return found
+
+
+def _random(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
+    """A network of the same form, and an example, of random numbers.
+
+    What they show does not depend on layers that start at zero, or on an example of zeros. Code may
+    not take any numbers: where the result is not finite, they are as they were.
+    """
+    made, source = copy.deepcopy(model), generator("trial")
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.is_floating_point():
+                noise = torch.rand(parameter.shape, generator=source) + 0.5
+                if parameter.dim() > 1:
+                    fan = parameter.numel() / len(parameter)
+                    noise = torch.randn(parameter.shape, generator=source) / fan**0.5
+                parameter.copy_(noise)
+        for name, buffer in made.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                buffer.copy_(torch.rand(buffer.shape, generator=source) + 0.5)
+
+    def drawn(x: Any) -> Any:
+        if isinstance(x, Tensor) and x.is_floating_point():
+            return torch.randn(x.shape, generator=source).to(x)
+        return x
+
+    inputs = tree_map(drawn, example)
+    try:
+        sound = all(bool(torch.isfinite(each).all()) for each in outputs_of(made, inputs))
+    except Exception:  # code may refuse numbers that it does not expect
+        sound = False
+    return (made, inputs) if sound else (model, example)
 
 
 def _culprits(model: nn.Module, example: Any, groups: Groups) -> list[Group]:

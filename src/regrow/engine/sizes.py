@@ -112,7 +112,10 @@ def _ancestors(path: str) -> Iterator[str]:
 
 
 def choices(names: Iterable[Key], most: int = 16) -> Iterator[frozenset[Key]]:
-    """Sets of candidates, the likelier ones first: all, none, one left out, one alone, two."""
+    """Sets of candidates, the likelier ones first.
+
+    None, for most code takes sizes from tensors; those called heads; all; all but one; one; two.
+    """
     every = list(dict.fromkeys(names))
     seen: set[frozenset[Key]] = set()
 
@@ -122,10 +125,9 @@ def choices(names: Iterable[Key], most: int = 16) -> Iterator[frozenset[Key]]:
             seen.add(one)
             yield one
 
-    yield from new(every)
     yield from new(())
-    heads = [each for each in every if "head" in each[2]]
-    yield from new(heads)
+    yield from new([each for each in every if "head" in each[2]])
+    yield from new(every)
     for each in every:
         yield from new(set(every) - {each})
     for each in every:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from regrow.core.errors import RegrowError
+from regrow.core.names import unwrap
 
 Keep = Mapping[str, Mapping[int, Tensor]]
 """By tensor and dimension: the indices that stay, ascending."""
@@ -169,7 +170,7 @@ class IndexMap:
         Raises:
             RegrowError: it optimises a parameter that the network does not have.
         """
-        names = {id(p): name for name, p in model.named_parameters()}
+        names = {id(p): name for name, p in unwrap(model).named_parameters()}
         state = optimizer.state_dict()
         order = [p for group in optimizer.param_groups for p in group["params"]]
         found = dict(state, state=dict(state["state"]))
@@ -184,9 +185,9 @@ class IndexMap:
             if values is None:
                 continue
             found["state"][index] = {
-                key: self(name, value)
+                key: self(name, value).clone()
                 if isinstance(value, Tensor) and value.shape == parameter.shape
-                else value
+                else copy.deepcopy(value)
                 for key, value in values.items()
             }
         return found

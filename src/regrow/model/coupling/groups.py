@@ -101,8 +101,8 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
         _run_training(model, example, tracer)
     for layer, reason in (fixed or {}).items():
         for name, dims in tracer.parameters.items():
-            if name.rpartition(".")[0] == layer and dims:
-                tracer.indices.fix(dims[0], reason)
+            if name.startswith(f"{layer}.") and dims:
+                tracer.indices.fix(dims[1 if name in tracer.turned else 0], reason)
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     unseen = names - tracer.seen
     for name in unseen:
@@ -135,6 +135,11 @@ def call(model: nn.Module, example: Any) -> Any:
 def at_rest(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients, fused layers apart; the network comes back as it was."""
     modes = {module: module.training for module in model.modules()}
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     fast = torch.backends.mha.get_fastpath_enabled()
     model.eval()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -145,6 +150,9 @@ def at_rest(model: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, mode in modes.items():
             module.training = mode
+        with torch.no_grad():
+            for module, name, buffer, values in buffers:
+                module._buffers[name] = buffer.copy_(values)
 
 
 def _run(model: nn.Module, example: Any, tracer: Tracer) -> None:
@@ -165,7 +173,7 @@ def _run(model: nn.Module, example: Any, tracer: Tracer) -> None:
 
 def _run_training(model: nn.Module, example: Any, tracer: Tracer) -> None:
     """Auxiliary outputs take part in training alone; what they share is bound by both."""
-    works, buffers = list(tracer.works), {n: b.clone() for n, b in model.named_buffers()}
+    works = list(tracer.works)
     try:
         with at_rest(model), tracer.following(model):
             model.train()
@@ -176,8 +184,6 @@ def _run_training(model: nn.Module, example: Any, tracer: Tracer) -> None:
         pass
     finally:
         tracer.works[:] = works
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
 
 
 def _one_factor(tracer: Tracer, names: set[str]) -> None:
@@ -203,6 +209,8 @@ def _groups(tracer: Tracer, names: set[str]) -> tuple[Group, ...]:
         for axis, dim in enumerate(dims)
         if dim is not None
     ]
+    if not places:
+        return ()
     table = np.concatenate([_members(tracer, i, *place) for i, place in enumerate(places)])
     table = table[np.lexsort(table.T[::-1])]  # by unit, place, index
     ends = np.flatnonzero(np.diff(table[:, 0])) + 1

@@ -45,11 +45,13 @@ class Call:
         name: as in "aten.convolution".
         arguments: by the names of its schema, defaults filled in.
         outputs: its tensors.
+        shape: of its first tensor before it ran, which operations in place may change.
     """
 
     name: str
     arguments: Mapping[str, Any]
     outputs: Sequence[Tensor]
+    shape: tuple[int, ...] = ()
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
@@ -232,10 +234,11 @@ class Watch(TorchDispatchMode):
                 "another input could take another way; move the branch out of the forward method "
                 "or write it with torch.where."
             )
+        shape = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else ()
         out = func(*args, **kwargs)
         outputs = tensors_of(out)
         if outputs:
-            call = Call(name, _bind(func, args, kwargs), outputs)
+            call = Call(name, _bind(func, args, kwargs), outputs, shape)
             rule = self.rules.get(name)
             if rule is None:
                 rule = self.pointwise if _pointwise(func) else self.other

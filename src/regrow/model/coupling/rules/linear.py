@@ -41,6 +41,8 @@ def convolution(tracer: Tracer, call: Call) -> None:
         tracer.turn(weight)
     for dim in w.dims[2:]:
         ways.fix(dim, "the size of a kernel")
+    for dim in given.dims[channel + 1 :]:
+        ways.fix(dim, tracer.where("convolved over"))
     if groups == 1:
         ins, outs = (w.dims[0], w.dims[1]) if turned else (w.dims[1], w.dims[0])
         ways.equate(given.dims[channel], ins)
@@ -84,6 +86,8 @@ def product(tracer: Tracer, call: Call) -> None:
         if batch[0] is not None:  # heads: they go as a whole
             for dim in (left.dims[-1], right.dims[-1]):
                 tracer.indices.fix(dim, tracer.where("an attention head's inside"))
+        if out.dim() == 2:  # added up over the batch
+            tracer.indices.fix(batch.pop(), tracer.where("added up over it"))
     dims = [*batch]
     dims += [left.dims[-2]] if a.dim() > 1 else []
     dims += [right.dims[-1]] if b.dim() > 1 else []

@@ -18,10 +18,11 @@ def batch_norm(tracer: Tracer, call: Call) -> None:
     """Each channel alone: scale, shift and statistics go with it."""
     x = call["input"]
     value = tracer.value(x)
-    if call.arguments.get("training") and not isinstance(
-        call.arguments.get("running_mean"), Tensor
-    ):
-        for other in (value.dims[0], *value.dims[2:]):  # statistics of the tensor itself
+    # By statistics of the tensor itself, as instance norms and normalised weights do.
+    running = isinstance(call.arguments.get("running_mean"), Tensor)
+    own = bool(call.arguments.get("training")) and not running
+    if own:
+        for other in (value.dims[0], *value.dims[2:]):
             tracer.indices.fix(other, tracer.where("normalised over"))
     dim, like = value.dims[1], [value]
     for name in ("weight", "bias", "running_mean", "running_var"):
@@ -29,8 +30,9 @@ def batch_norm(tracer: Tracer, call: Call) -> None:
         if isinstance(tensor, Tensor):
             like.append(tracer.value(tensor))
             dim = tracer.indices.equate(dim, like[-1].dims[0])
-    # A removed channel has neither scale nor shift; without them its mean would remain.
-    zero = isinstance(call.arguments.get("weight"), Tensor) and all(v.zero for v in like[1:2])
+    # A removed channel has neither scale nor shift; without them, a running mean would remain.
+    affine = isinstance(call.arguments.get("weight"), Tensor)
+    zero = like[1].zero if affine else value.zero and own
     dims = [value.dims[0], dim, *value.dims[2:]]
     tracer.give(call.outputs[0], dims, like=like, zero=zero)
     for out in call.outputs[1:]:

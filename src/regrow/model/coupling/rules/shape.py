@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from regrow.model.coupling.indices import Dim
@@ -23,7 +24,7 @@ def reshape(tracer: Tracer, call: Call) -> None:
     """
     source, out = call["self"], call.outputs[0]
     value = tracer.value(source)
-    dims = regroup(tracer, value.dims, source.shape, out.shape)
+    dims = regroup(tracer, value.dims, call.shape, out.shape)
     tracer.site(tuple(out.shape), dims)
     tracer.give(out, dims, like=[value], zero=value.zero)
 
@@ -284,7 +285,11 @@ def index(tracer: Tracer, call: Call) -> None:
 def _indexed(
     tracer: Tracer, dims: Sequence[Dim], indices: Sequence[Tensor | None], rank: int
 ) -> list[Dim]:
-    used = [i for i, each in enumerate(indices) if each is not None]
+    used, at = [], 0
+    for each in indices:
+        taken = 1 if each is None or each.dtype != torch.bool else each.dim()
+        used += [] if each is None else list(range(at, at + taken))
+        at += taken
     for i in used:
         tracer.indices.fix(dims[i], tracer.where("taken by number"))
     rest = [dim for i, dim in enumerate(dims) if i not in used]
@@ -304,4 +309,27 @@ def along(tracer: Tracer, call: Call) -> None:
     for axis in [axes] if isinstance(axes, int) else axes:
         tracer.indices.fix(value.dims[axis], tracer.where(f"{what} along it"))
     for out in call.outputs:
-        tracer.give(out, value.dims, like=[value], zero=False)
+        same = zip(value.dims, call.shape, out.shape, strict=True)
+        dims = [dim if before == after else None for dim, before, after in same]
+        tracer.give(out, dims, like=[value], zero=False)
+
+
+@rule("tril", "triu", "tril_", "triu_")
+def triangle(tracer: Tracer, call: Call) -> None:
+    """Entries above or below a diagonal of the last two dimensions, which keep their indices."""
+    value = tracer.value(call["self"])
+    for dim in value.dims[-2:]:
+        tracer.indices.fix(dim, tracer.where("a triangle of it"))
+    tracer.give(call.outputs[0], value.dims, like=[value], zero=value.zero)
+
+
+@rule("glu")
+def glu(tracer: Tracer, call: Call) -> None:
+    """One half of a dimension times the sigmoid of the other: they lose the same indices."""
+    value, out = tracer.value(call["self"]), call.outputs[0]
+    axis, dims = call["dim"] % out.dim(), list(value.dims)
+    whole = dims[axis]
+    if whole is not None:
+        first, second = np.split(whole, 2)
+        dims[axis] = tracer.indices.equate(first, second)
+    tracer.give(out, dims, like=[value], zero=value.zero)

@@ -25,6 +25,8 @@ def pixels(tracer: Tracer, call: Call) -> None:
     value = tracer.value(source)
     like = [tracer.value(each) for each in call.tensors]
     spatial = _spatial(call.name)
+    for dim in value.dims[-spatial:]:
+        tracer.indices.fix(dim, tracer.where("pooled, resized or padded along it"))
     for out in call.outputs:
         dims = [*value.dims[: out.dim() - spatial], *[None] * spatial]
         tracer.give(out, dims, like=like, zero=value.zero)
