@@ -38,11 +38,10 @@ POINTWISE: dict[str, Op] = {
                 "relu6",
                 "log_sigmoid",
             ),
-            *("clone", "detach", "alias", "contiguous", "resolve_conj", "resolve_neg", "_conj"),
-            *("_neg_view", "lift_fresh", "sigmoid", "exp", "abs", "neg", "square", "tanh"),
-            *("view_copy_", "_to_copy", "lift_fresh_copy"),
+            *("clone", "detach", "alias", "contiguous", "resolve_conj", "resolve_neg"),
+            *("lift_fresh", "sigmoid", "exp", "abs", "neg", "square", "tanh"),
+            *("_to_copy", "lift_fresh_copy"),
         )
-        if hasattr(aten, name)
     },
     **{
         name: vectors(lambda h, name=name: getattr(aten, name)(h * 1))
@@ -59,7 +58,7 @@ POINTWISE: dict[str, Op] = {
     "dropout": vectors(lambda h: aten.native_dropout(h, 0.5, False)[0]),
     "where": vectors(lambda h: torch.where(h > 0, h, 2 * h)),
     "clamp": vectors(lambda h: h.clamp(min=0.25)),
-    "a table": tokens(lambda h: h * ones(8) + ones(5, 1)),
+    "a table": tokens(lambda h: h * ones(8) + ones(5, 1), "tied to a size"),
     "made by code": vectors(fresh),
     "made like it": vectors(like),
     "written into a part": vectors(written),
@@ -133,6 +132,7 @@ SHAPES: dict[str, Op] = {
     "boolean index of features": vectors(lambda h: h[h > -9.0], "taken by number", None),
     "flip": tokens(lambda h: h.flip(1)),
     "flip of features": vectors(lambda h: h.flip(1), "flip along it"),
+    "triangles": images(lambda h: h.tril() + h.triu() + (h * 1).tril_() + (h * 1).triu_()),
     "roll": images(lambda h: h.roll((1, 1), (2, 3))),
     "rot90": images(lambda h: h.rot90(1, (2, 3))),
     "cumsum": tokens(lambda h: h.cumsum(1)),
@@ -156,7 +156,7 @@ SUMS: dict[str, Op] = {
     "baddbmm": tokens(lambda h: torch.baddbmm(h[:, :3], ones(2, 3, 5), h)),
     "addbmm": tokens(lambda h: torch.addbmm(ones(3, 1), ones(2, 3, 5), h)),
     "einsum": tokens(lambda h: torch.einsum("btc,bsc->bts", h, h), 8),
-    "attention": tokens(attended, "an attention head's inside"),
+    "attention": tokens(attended, ""),
     "heads attend": tokens(masked_attention, 4),
     "convolution over features": tokens(
         lambda h: F.conv1d(h, ones(3, 5, 3), padding=1), "convolved over"
@@ -188,8 +188,9 @@ SUMS: dict[str, Op] = {
     "max": tokens(lambda h: h.max(1)[0]),
     "min": tokens(lambda h: h.min(1)[0]),
     "median": tokens(lambda h: h.median(1)[0]),
+    "cummin": tokens(lambda h: h.cummin(1)[0]),
     "cummax": tokens(lambda h: h.cummax(1)[0]),
-    "cummax of features": vectors(lambda h: h.cummax(1)[0], "cummax over it"),
+    "cummax of features": vectors(lambda h: h.cummax(1)[0], "cummax"),
     "argmax": tokens(lambda h: h.argmax(1).float()),
     "argmin": tokens(lambda h: h.argmin(1).float()),
     "any and all": tokens(lambda h: (h > 0).any(1).float() + (h > 0).all(1).float()),
@@ -201,9 +202,17 @@ SUMS: dict[str, Op] = {
     "layer norm of tokens": tokens(lambda h: F.layer_norm(h.transpose(1, 2), (5,)), 8, 1),
     "layer norm": tokens(lambda h: F.layer_norm(h, (8,)), "normalised over"),
     "rms norm": tokens(lambda h: F.rms_norm(h.transpose(1, 2), (5,)), 8, 1),
-    "group norm": images(lambda h: F.group_norm(h, 4), 4),
+    "group norm": images(lambda h: F.group_norm(h, 4), "does not follow a cut"),
     "group norm over features": tokens(lambda h: F.group_norm(h, 5), "normalised over"),
     "batch norm": images(lambda h: normed(h)),
+    "batch norm, functional": images(
+        lambda h: aten._native_batch_norm_legit_no_training(
+            h, None, None, h.new_zeros(h.shape[1]), h.new_ones(h.shape[1]), 0.1, 1e-5
+        )[0]
+    ),
+    "batch norm without statistics": images(
+        lambda h: aten._native_batch_norm_legit(h, None, None, True, 0.1, 1e-5)[0]
+    ),
     "batch norm of the batch": images(lambda h: normed(h, True)),
     "instance norm": images(F.instance_norm),
     "instance norm over features": tokens(lambda h: F.instance_norm(h), "normalised over"),
@@ -228,6 +237,11 @@ PIXELS: dict[str, Op] = {
     "adaptive_max_pool3d": volumes(lambda h: F.adaptive_max_pool3d(h, 2)),
     "pool over features": tokens(lambda h: F.adaptive_max_pool1d(h, 1)[..., 0], "pooled", 1),
     "average over features": tokens(lambda h: F.avg_pool1d(h, 2), "pooled"),
+    "fractional": images(
+        lambda h: aten.fractional_max_pool2d(
+            h, [2, 2], [3, 3], 0.5 * torch.ones(2, 1, 2).expand(2, h.shape[1], 2)
+        )[0]
+    ),
     "upsample 1d": signals(lambda h: F.interpolate(h, scale_factor=2)),
     "upsample 2d": images(lambda h: F.interpolate(h, scale_factor=2)),
     "upsample 3d": volumes(lambda h: F.interpolate(h, scale_factor=2)),
@@ -253,7 +267,7 @@ PIXELS: dict[str, Op] = {
     "grid sampler 2d": images(lambda h: F.grid_sample(h, grid(), align_corners=False)),
     "grid sampler 3d": volumes(lambda h: F.grid_sample(h, volume_grid(), align_corners=False)),
     "pad": images(lambda h: F.pad(h, (1, 1, 2, 0))),
-    "pad of features": vectors(lambda h: F.pad(h, (1, 2)), "padded"),
+    "pad of features": vectors(lambda h: F.pad(h, (1, 2))),
     "crop of features": vectors(lambda h: F.pad(h, (-1, -2)), "cut at given places"),
     "shift of features": vectors(lambda h: F.pad(h, (1, -1)), ""),
     "shift back": vectors(lambda h: F.pad(h, (-1, 1)), ""),
@@ -262,7 +276,7 @@ PIXELS: dict[str, Op] = {
     "col2im": images(lambda h: F.fold(F.unfold(h, 2, stride=2), (6, 6), 2, stride=2), "folded"),
     "windows": signals(lambda h: h.unfold(2, 3, 1).amax(-1)),
     "windows of features": vectors(lambda h: h.unfold(1, 3, 1).amax(-1), "unfolded"),
-    "local response": images(lambda h: F.local_response_norm(h, 3), "padded"),
+    "local response": images(lambda h: F.local_response_norm(h, 3), ""),
     "no rule": vectors(lambda h: torch.fft.fft(h).abs(), "no rule for aten._fft_r2c"),
 }
 

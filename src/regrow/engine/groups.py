@@ -60,7 +60,7 @@ class Groups(Sequence[Group]):
                 raise RegrowError(
                     f"{name} would lose all of its {len(group)} units; keep at least one."
                 )
-            found.update(np.array(group.classes)[~stays.numpy()].tolist())
+            found.update(np.array(group.classes)[~stays.cpu().numpy()].tolist())
         return frozenset(found)
 
     def kept(self, gone: frozenset[int]) -> Keep:

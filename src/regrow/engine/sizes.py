@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from regrow.engine.surgery import Attribute, Edits, Keep, tensors_of
 from regrow.model.coupling.groups import Coupling
@@ -32,12 +33,18 @@ def known_sizes(
     for name, dims in keep.items():
         for dim, indices in dims.items():
             shapes[name][dim] = len(indices)
+    first: dict[int, str] = {}  # names under which tied weights were met
+    for name, tensor in tensors_of(model).items():
+        first.setdefault(id(tensor), name)
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         weight = shapes.get(prefix + "weight", shapes.get(prefix + "running_mean"))
+        seen = coupling.norms.get(path)
+        if weight is None and isinstance(module, _NormBase) and seen is not None:
+            weight = [int(coupling.stays(seen[: module.num_features], gone).sum())]
         if weight is None:
             continue
-        group = coupling.convolutions.get(prefix + "weight")
+        group = coupling.convolutions.get(first.get(id(getattr(module, "weight", None)), ""))
         groups = None if group is None else int(coupling.stays(group, gone).sum())
         for name, value in _sizes(module, weight, groups):
             if getattr(module, name) != value:
@@ -54,7 +61,7 @@ def _sizes(module: nn.Module, weight: list[int], groups: int | None) -> Iterator
     elif isinstance(module, nn.Linear):
         yield "out_features", weight[0]
         yield "in_features", weight[1]
-    elif isinstance(module, nn.modules.batchnorm._NormBase):
+    elif isinstance(module, _NormBase):
         yield "num_features", weight[0]
     elif isinstance(module, nn.GroupNorm):
         yield "num_channels", weight[0]

@@ -204,7 +204,7 @@ def _check(name: str, edits: Edits, state: Mapping[str, Tensor]) -> None:
         )
     for dim, indices in edits.keep[name].items():
         fits = 0 <= dim < len(shape) and len(indices) and int(indices.max()) < shape[dim]
-        if not fits or int(indices.min()) < 0:
+        if not fits or bool((indices.diff() <= 0).any()):
             raise RegrowError(f"the edits are damaged: {name} has no such indices in {dim}.")
 
 

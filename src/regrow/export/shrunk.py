@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
@@ -30,9 +31,14 @@ def save_shrunk(shrunk: Shrunk, folder: str | os.PathLike[str]) -> None:
         RegrowError: the disk refused.
     """
     where = Path(folder)
-    where.mkdir(parents=True, exist_ok=True)
-    content = {"format": _FORMAT, "version": _VERSION, **shrunk.edits.json()}
-    write_atomic(where / TENSORS, to_bytes(_own(shrunk.model)))
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RegrowError(f"{where} cannot be made: {error.strerror}.") from error
+    edits, tensors = shrunk.edits.json(), to_bytes(_own(shrunk.model))
+    digests = {EDITS: _digest(json.dumps(edits).encode()), TENSORS: _digest(tensors)}
+    content = {"format": _FORMAT, "version": _VERSION, "sha256": digests, **edits}
+    write_atomic(where / TENSORS, tensors)
     write_atomic(where / EDITS, json.dumps(content).encode())
 
 
@@ -46,22 +52,26 @@ def load_shrunk(model: nn.Module, folder: str | os.PathLike[str]) -> nn.Module:
     Raises:
         RegrowError: a file is missing or damaged, or of another network.
     """
-    edits = _read(Path(folder) / EDITS)
+    edits, digest = _read(Path(folder) / EDITS)
     made = apply(unwrap(model), edits)
     path = Path(folder) / TENSORS
     try:
-        state = load_file(path)
+        content = path.read_bytes()
+        state = from_bytes(content) if _digest(content) == digest else None
     except (OSError, SafetensorError) as error:
         raise RegrowError(f"{path} cannot be read: {error}.") from error
+    if state is None:
+        raise RegrowError(f"{path} is damaged, or not of these edits: its SHA-256 is another.")
     expected = _own(made)
     for name in sorted(expected.keys() ^ state.keys()):
         has = "the file" if name in state else "the network"
         raise RegrowError(f"{path} is of another network: only {has} has {name}.")
     for name, tensor in expected.items():
-        if tensor.shape != state[name].shape:
+        there = state[name]
+        if tensor.shape != there.shape or tensor.dtype != there.dtype:
             raise RegrowError(
-                f"{path} is of another network: {name} has shape {tuple(state[name].shape)} there "
-                f"and {tuple(tensor.shape)} here."
+                f"{path} is of another network: {name} is {there.dtype} of shape "
+                f"{tuple(there.shape)} there and {tensor.dtype} of {tuple(tensor.shape)} here."
             )
     whole = made.state_dict()  # with the versions that modules may ask for
     whole.update(state)
@@ -69,7 +79,12 @@ def load_shrunk(model: nn.Module, folder: str | os.PathLike[str]) -> nn.Module:
     return made
 
 
-def _read(path: Path) -> Edits:
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read(path: Path) -> tuple[Edits, str]:
+    """The edits of a file, and the digest of the tensors that belong to them."""
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise RegrowError(f"{path} is larger than edits can be.")
@@ -84,7 +99,11 @@ def _read(path: Path) -> Edits:
         raise RegrowError(
             f"{path} has version {data.get('version')!r}; this regrow reads {_VERSION}."
         )
-    return Edits.of(data)
+    edits, digests = Edits.of(data), data.get("sha256")
+    own = _digest(json.dumps(edits.json()).encode())
+    if not isinstance(digests, dict) or digests.get(EDITS) != own:
+        raise RegrowError(f"{path} is damaged: its SHA-256 is another.")
+    return edits, str(digests.get(TENSORS))
 
 
 def _own(model: nn.Module) -> dict[str, Tensor]:
@@ -92,6 +111,11 @@ def _own(model: nn.Module) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     seen: set[tuple[int, ...]] = set()
     for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            raise RegrowError(
+                f"{name} in the state dict is no tensor ({type(tensor).__name__}), and nothing "
+                "else is stored; save it apart."
+            )
         key = (tensor.data_ptr(), *tensor.shape, *tensor.stride())
         if tensor.numel() and key in seen:
             continue

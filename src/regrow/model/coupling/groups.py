@@ -41,6 +41,7 @@ class Coupling:
         parameters: classes of every dimension of parameters and buffers.
         trained: shapes of the parameters, tied ones once.
         convolutions: the classes of the groups of grouped convolutions and norms, by weight.
+        norms: the channels that batch and instance norms saw, by module.
         works: multiply-adds for the example, by operation.
         sites: where code gave sizes.
         indices: the equations.
@@ -53,6 +54,7 @@ class Coupling:
     parameters: Mapping[str, tuple[Dim, ...]]
     trained: Mapping[str, tuple[int, ...]]
     convolutions: Mapping[str, Dim]
+    norms: Mapping[str, Dim]
     works: tuple[Work, ...]
     sites: tuple[Site, ...]
     indices: Indices
@@ -104,7 +106,7 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
             if name.startswith(f"{layer}.") and dims:
                 tracer.indices.fix(dims[1 if name in tracer.turned else 0], reason)
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    unseen = names - tracer.seen
+    unseen = {name for name in names if tracer.tied.get(name, name) not in tracer.seen}
     for name in unseen:
         for dim in tracer.parameters[name]:
             tracer.indices.fix(dim, "not used for the example")
@@ -116,6 +118,7 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
         parameters=tracer.parameters,
         trained={name: tuple(p.shape) for name, p in model.named_parameters()},
         convolutions=tracer.groups,
+        norms=tracer.norms,
         works=tuple(tracer.works),
         sites=tuple(tracer.sites),
         indices=tracer.indices,

@@ -231,7 +231,10 @@ class Indices:
         if a not in self._factors:
             self._parent[a] = b
             return
-        first, second = self._factors[a], self._factors.pop(b)
+        first, second = (
+            [each for each in self._factors[one] if self.reason(each) is None] for one in (a, b)
+        )
+        del self._factors[b]
         self._parent[b] = a
         if len(first) != len(second):
             for factor in (*first, *second):

@@ -97,6 +97,8 @@ class Tracer:
         groups: the classes of a grouped convolution's groups, by its weight's name.
         seen: names of the parameters that an operation read.
         turned: names of weights whose outputs are their second dimension.
+        tied: further names of parameters, by the first.
+        norms: the channels that norms saw, by module.
     """
 
     indices: Indices = field(default_factory=Indices)
@@ -107,6 +109,8 @@ class Tracer:
     groups: dict[str, Dim] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     turned: set[str] = field(default_factory=set)
+    tied: dict[str, str] = field(default_factory=dict)
+    norms: dict[str, Dim] = field(default_factory=dict)
     _values: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     _names: dict[int, str] = field(default_factory=dict)
     _stack: list[str] = field(default_factory=list)
@@ -125,7 +129,7 @@ class Tracer:
         name = self._names.get(id(tensor))
         if name is not None:
             self.seen.add(name)
-            return Value(self.parameters[name], zero=True)
+            return Value(self.parameters[name], zero=isinstance(tensor, nn.Parameter))
         known = self._values.get(tensor)
         return known if known is not None else Value((None,) * tensor.dim())
 
@@ -137,7 +141,7 @@ class Tracer:
         """A weight, if it is one, has its inputs first."""
         name = self._names.get(id(tensor))
         if name is not None:
-            self.turned.add(name)
+            self.turned |= {name, *(other for other, one in self.tied.items() if one == name)}
 
     def give(
         self, tensor: Tensor, dims: Sequence[Dim], *, like: Sequence[Value], zero: bool
@@ -174,7 +178,7 @@ class Tracer:
         for name, tensor in (*parameters, *buffers):
             known = self._names.get(id(tensor))
             if known is not None:
-                self.parameters[name] = self.parameters[known]
+                self.parameters[name], self.tied[name] = self.parameters[known], known
                 continue
             self._names[id(tensor)] = name
             self.parameters[name] = tuple(

@@ -91,7 +91,9 @@ def product(tracer: Tracer, call: Call) -> None:
     dims = [*batch]
     dims += [left.dims[-2]] if a.dim() > 1 else []
     dims += [right.dims[-1]] if b.dim() > 1 else []
-    like, zero = [left, right], left.zero and right.zero
+    like = [left, right]
+    # Rows or columns at removed indices are zero if the factor that has them is.
+    zero = _zero(left, right, dims)
     if "input" in call.arguments or (names[0] != "self" and "self" in call.arguments):
         bias = call["input"] if "input" in call.arguments else call["self"]
         extra = tracer.value(bias)
@@ -100,17 +102,16 @@ def product(tracer: Tracer, call: Call) -> None:
         like.append(extra)
     sizes = [*out.shape, a.shape[-1]]
     tracer.work(1, zip([*dims, left.dims[-1]], sizes, strict=True))
-    # Rows or columns at removed indices are zero if the factor that has them is.
-    tracer.give(out, dims, like=like, zero=_zero(left, right, dims, zero))
+    tracer.give(out, dims, like=like, zero=zero)
 
 
-def _zero(left: Value, right: Value, dims: Sequence[Dim], both: bool) -> bool:
+def _zero(left: Value, right: Value, dims: Sequence[Dim]) -> bool:
     live = [dim is not None for dim in dims]
     if not any(live):
         return True
-    rows = not live[-1] or right.zero
-    columns = not any(live[:-1]) or left.zero
-    return both or (rows and columns)
+    columns = not live[-1] or right.zero
+    rows = not any(live[:-1]) or left.zero
+    return rows and columns
 
 
 @rule("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention")

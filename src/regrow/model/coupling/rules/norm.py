@@ -30,6 +30,7 @@ def batch_norm(tracer: Tracer, call: Call) -> None:
         if isinstance(tensor, Tensor):
             like.append(tracer.value(tensor))
             dim = tracer.indices.equate(dim, like[-1].dims[0])
+    tracer.norms[tracer.module] = dim
     # A removed channel has neither scale nor shift; without them, a running mean would remain.
     affine = isinstance(call.arguments.get("weight"), Tensor)
     zero = like[1].zero if affine else value.zero and own
@@ -77,7 +78,8 @@ def group_norm(tracer: Tracer, call: Call) -> None:
             like.append(tracer.value(tensor))
             dim = ways.equate(dim, like[-1].dims[0])
     group, inner = ways.split(dim, [groups, channels // groups])
-    ways.fix(inner, tracer.where("normalised over"))
+    for other in (inner, *value.dims[2:]):
+        ways.fix(other, tracer.where("normalised over"))
     owner = tracer.name(call["weight"]) if affine else None
     if groups == 1:
         ways.fix(dim, tracer.where("normalised over"))
@@ -101,7 +103,7 @@ def group_norm(tracer: Tracer, call: Call) -> None:
     "linalg_vector_norm",
     "logsumexp",
 )
-@rule("max", "min", "prod", "any", "all", "argmax", "argmin", "std_mean", "median", "cummax")
+@rule("max", "min", "prod", "any", "all", "argmax", "argmin", "std_mean", "median")
 def reduce(tracer: Tracer, call: Call) -> None:
     """Dimensions reduced keep their sizes; only a sum may lose terms that are zero."""
     source = call["self"]

@@ -91,7 +91,7 @@ def pointwise(tracer: Tracer, call: Call) -> None:
         elif plain in ("aten.add", "aten.sub", "aten.rsub", "aten.where"):
             zero = all(whole) and not shifted
         else:
-            zero = plain in _KEEPS_ZERO and all(whole)
+            zero = plain in _KEEPS_ZERO and all(whole) and _at_zero(plain, call)
         tracer.give(out, dims, like=values, zero=zero)
 
 
@@ -116,6 +116,22 @@ def copy(tracer: Tracer, call: Call) -> None:
         into.dim(),
     )
     tracer.give(call.outputs[0], dims, like=values, zero=False)
+
+
+def _at_zero(name: str, call: Call) -> bool:
+    """Whether an operation with numbers among its arguments gives zero for zero."""
+    given = call.arguments
+    if name == "aten.pow":
+        exponent = given.get("exponent")
+        positive = isinstance(exponent, (int, float)) and exponent > 0
+        return isinstance(given["self"], Tensor) and positive
+    if name == "aten.threshold":
+        return bool(given["threshold"] < 0 or given["value"] == 0)
+    low = given.get("min", given.get("min_val"))
+    high = given.get("max", given.get("max_val"))
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return False
+    return (low is None or low <= 0) and (high is None or high >= 0)
 
 
 @rule("masked_fill", "masked_fill_")

@@ -25,7 +25,8 @@ def pixels(tracer: Tracer, call: Call) -> None:
     value = tracer.value(source)
     like = [tracer.value(each) for each in call.tensors]
     spatial = _spatial(call.name)
-    for dim in value.dims[-spatial:]:
+    grid = tracer.value(call["grid"]).dims if "grid" in call.arguments else ()
+    for dim in (*value.dims[-spatial:], *grid):
         tracer.indices.fix(dim, tracer.where("pooled, resized or padded along it"))
     for out in call.outputs:
         dims = [*value.dims[: out.dim() - spatial], *[None] * spatial]
@@ -74,6 +75,8 @@ def patches(tracer: Tracer, call: Call) -> None:
             tracer.indices.fix(dim, tracer.where("folded"))
         tracer.give(out, [None] * out.dim(), like=[value], zero=False)
         return
+    for dim in value.dims[2:]:
+        tracer.indices.fix(dim, tracer.where("folded"))
     places = out.shape[1] // source.shape[1]
     dim = tracer.indices.merge([value.dims[1], None], [source.shape[1], places], "")
     tracer.give(out, [value.dims[0], dim, None], like=[value], zero=value.zero)
