@@ -70,8 +70,8 @@ def load_shrunk(model: nn.Module, folder: str | os.PathLike[str]) -> nn.Module:
         there = state[name]
         if tensor.shape != there.shape or tensor.dtype != there.dtype:
             raise RegrowError(
-                f"{path} is of another network: {name} is {there.dtype} of shape "
-                f"{tuple(there.shape)} there and {tensor.dtype} of {tuple(tensor.shape)} here."
+                f"{path} is of another network: {name} has shape {tuple(there.shape)} there and "
+                f"{tuple(tensor.shape)} here, and type {there.dtype} there and {tensor.dtype} here."
             )
     whole = made.state_dict()  # with the versions that modules may ask for
     whole.update(state)

@@ -300,7 +300,7 @@ def _indexed(
 
 
 @rule("flip", "roll", "rot90", "cumsum", "cumprod", "sort", "topk", "argsort", "flip_")
-@rule("cummax", "cummin", "logcumsumexp")
+@rule("cummax", "cummin")
 def along(tracer: Tracer, call: Call) -> None:
     """Entries trade places or add up along some dimensions, which keep their indices."""
     value = tracer.value(call["self"])
