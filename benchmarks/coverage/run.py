@@ -1,0 +1,140 @@
+"""Which networks can be pruned structurally, by regrow and by torch-pruning, side by side.
+
+    python benchmarks/coverage/run.py [--only 'timm/*'] [--tools regrow,torch_pruning]
+    python benchmarks/coverage/table.py
+
+Every classification, segmentation and video model of torchvision, a network of each family of timm,
+and seven of transformers, with random weights, lose half of the channels wherever that is possible.
+`case.py` states the criteria and `with_*.py` how each tool is set up. Every case runs in a process
+of its own with limits on time and memory, so that none stops the sweep. Results go to the record
+as they come, and cases that are there are not run again; --again runs them anyway.
+
+The environment (in one of its own, since torchvision's wheel fails beside a CPU build of PyTorch
+without what `environment.py` does):
+
+    pip install --constraint constraints.txt torch numpy safetensors typing-extensions
+    pip install --no-deps torchvision==0.28.0 timm==1.0.31 torch-pruning==1.6.1 --editable .
+    pip install transformers huggingface_hub pyyaml pillow
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import environment
+import models
+from tools import SETTINGS
+
+HERE = Path(__file__).resolve().parent
+RECORD = HERE.parent / "records" / "coverage.json"
+ORDER = (
+    *("build", "graph", "prune", "original"),
+    *("forward", "backward", "size", "reload", "mask", "done"),
+)
+ALL = 4  # a case with its checks may take as many times the limit for graph and pruning
+
+
+def attempt(tool: str, setting: str, name: str, seconds: float, memory: int) -> dict[str, Any]:
+    """One case; what a process that died or hung leaves is said in its place."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        command = [sys.executable, str(HERE / "case.py"), "--result", str(result)]
+        command += ["--tool", tool, "--setting", setting, "--name", name]
+        command += ["--seconds", str(seconds), "--memory", str(memory)]
+        variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+        died = {"setting": setting, "stage": "graph"}
+        try:
+            done = subprocess.run(
+                command,
+                env=variables,
+                timeout=ALL * seconds,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return {**died, "error": f"timeout: more than {seconds:g} s"}
+        if result.exists():
+            return dict(json.loads(result.read_text()))
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        return {**died, "error": f"the process died ({done.returncode}): {last}"}
+
+
+def case(tool: str, name: str, seconds: float, memory: int) -> dict[str, Any]:
+    """The best of a tool's settings for one network."""
+    attempts: list[dict[str, Any]] = []
+    for setting in SETTINGS[tool]:
+        only_mask_failed = any(a["stage"] == "mask" for a in attempts)
+        if only_mask_failed and not setting.endswith("norms left") and attempts:
+            continue
+        new = attempt(tool, setting, name, seconds, memory)
+        if new.get("error", "").startswith("SettingDoesNotDiffer"):
+            continue
+        attempts.append(new)
+        if new["stage"] in ("build", "graph", "done"):
+            break
+    best = max(attempts, key=lambda a: ORDER.index(a["stage"]))
+    first = attempts[0]
+    measured = {k: first[k] for k in ("graph_seconds", "memory_growth") if k in first}
+    tried = [
+        {k: a[k] for k in ("setting", "stage", "error", "parameters_after") if k in a}
+        for a in attempts
+    ]
+    entry = models.table()[name]
+    return {
+        "tool": tool,
+        "name": name,
+        "family": entry.family,
+        "versions": environment.versions(tool),
+        "success": best["stage"] == "done",
+        "success_without_mask_check": best["stage"] in ("mask", "done"),
+        **best,
+        **measured,
+        "attempts": tried,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default="*", help="names of networks, as a file pattern")
+    parser.add_argument("--tools", default="regrow,torch_pruning")
+    parser.add_argument("--out", type=Path, default=RECORD)
+    parser.add_argument("--again", action="store_true", help="run cases that are recorded too")
+    parser.add_argument("--seconds", type=float, default=300, help="limit of graph and pruning")
+    parser.add_argument("--memory-gib", type=float, default=10, help="limit of a case")
+    arguments = parser.parse_args()
+    environment.prepare()
+    record = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"cases": []}
+    cases = {(c["tool"], c["name"]): c for c in record["cases"]}
+    for name in models.matching(arguments.only):
+        for tool in arguments.tools.split(","):
+            old = cases.get((tool, name))
+            if old and old["versions"] == environment.versions(tool) and not arguments.again:
+                continue
+            start = time.perf_counter()
+            new = case(tool, name, arguments.seconds, int(arguments.memory_gib * 2**30))
+            cases[tool, name] = new
+            _write(arguments.out, sorted(cases.values(), key=lambda c: (c["name"], c["tool"])))
+            outcome = "ok" if new["success"] else f"{new['stage']}: {new.get('error', '')}"
+            took = time.perf_counter() - start
+            print(f"{tool:14} {name:45} {took:5.0f} s  {new['setting']}: {outcome}", flush=True)
+
+
+def _write(path: Path, cases: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps({"cases": cases}, indent=1) + "\n")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    main()
