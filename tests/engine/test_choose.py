@@ -129,3 +129,15 @@ def test_excluded_layers_stay_whole() -> None:
     }
     with pytest.raises(RegrowError, match="unknown layer"):
         regrow.groups(NET, X, exclude=["cnv*"])
+
+
+def test_the_table_of_groups() -> None:
+    lines = str(GROUPS).splitlines()
+    assert lines[0].split() == ["group", "units", "parameters", "MACs", "members"]
+    assert "hidden.weight:1 x4" in next(line for line in lines if line.startswith("conv3"))
+    assert "bound: an output of the network" in next(x for x in lines if x.startswith("classifier"))
+    one = {"conv1": torch.arange(32) > 0}
+    row = next(row for row in GROUPS.rows() if row["group"] == "conv1")
+    assert row["parameters"] == GROUPS.parameters() - GROUPS.parameters(one)
+    assert row["macs"] == GROUPS.macs() - GROUPS.macs(one)
+    assert str(regrow.groups(torch.nn.Flatten(), X)).splitlines()[0].startswith("group")

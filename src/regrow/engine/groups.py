@@ -131,7 +131,7 @@ class Groups(Sequence[Group]):
 
     def __str__(self) -> str:
         rows = self.rows()
-        wide = max(len("group"), *(len(row["group"]) for row in rows))
+        wide = max([len("group"), *(len(row["group"]) for row in rows)])
         lines = [f"{'group':<{wide}}  {'units':>6}  {'parameters':>11}  {'MACs':>13}  members"]
         for row in rows:
             each = [
