@@ -74,7 +74,7 @@ class Seed:
         self.name, self.seed = name, seed
         self.setting = SETTINGS[name]
         self.task, self.model = self.setting.task, self.setting.model
-        self.training = replace(self.task.training, threads=self.task.training.threads or 2)
+        self.training = replace(self.task.training, threads=self.task.training.threads or 1)
         self.splits = checked_splits(self.task, data_dir)
         self.fabric = open_fabric("auto", 1, self.training)
         self.folder = out / name / str(seed)

@@ -20,7 +20,7 @@ from regrow.bench.data import Splits
 from regrow.bench.models import matching_width
 from regrow.bench.tasks import Task, Training, cifar10
 from regrow.core.budget import kept_count
-from regrow.engine.attach import Pruning
+from regrow.engine.pruning import Pruning
 from regrow.model.inventory import inventory, weights_of
 
 

@@ -4,7 +4,7 @@ from regrow import recipes
 from regrow.core.errors import RegrowError
 from regrow.core.maskset import MaskSet
 from regrow.core.step import Step
-from regrow.engine.attach import Pruning, attach
+from regrow.engine.attach import attach
 from regrow.engine.choose import choose
 from regrow.engine.cut import Shrunk, masked
 from regrow.engine.groups import Groups
@@ -13,6 +13,7 @@ from regrow.engine.plan import Plan, Regrowth
 from regrow.engine.prepare import prepare
 from regrow.engine.program import Program, Stage
 from regrow.engine.prune import prune
+from regrow.engine.pruning import Pruning
 from regrow.engine.recalibrate import recalibrate
 from regrow.engine.shrink import find_groups as groups
 from regrow.engine.shrink import shrink

@@ -15,10 +15,13 @@ from regrow.engine.program import Program
 from regrow.parts.criteria.lamp import Lamp
 from regrow.parts.criteria.magnitude import Magnitude
 from regrow.parts.criteria.saliency import Saliency
+from regrow.parts.patterns.unit import Unit
 from regrow.parts.regrowth.random import RandomRegrowth
 from regrow.parts.schedule.cubic import Cubic
 from regrow.parts.schedule.one_shot import OneShot
 from regrow.parts.schedule.rebound import Rebound
+from regrow.parts.units.random import RandomUnits
+from regrow.parts.units.taylor import UnitTaylor
 
 CUT = ("criterion=magnitude", "floor=2", 'exclude=["classifier*"]')
 EPOCHS = {"bidirectional": "epochs=8", "bidirectional_paper": "epochs=[3,5]"}
@@ -28,7 +31,7 @@ FORMS = pytest.mark.parametrize("form", list(EPOCHS))
 def control(form: str, name: str, *settings: str) -> tuple[Program, Program]:
     config, _ = configure(form, settings=[*settings, EPOCHS[form]], seed=7)
     program = config.program()
-    return CONTROLS[name].make(config.parameters, program.sparsity, 8, 7), program
+    return CONTROLS[name].make(form, config.parameters, program.sparsity, 8, 7), program
 
 
 def only_plan(program: Program) -> Plan:
@@ -123,9 +126,23 @@ def test_without_regrowth_the_ramp_goes_to_the_target_and_nothing_returns(
         assert plan.exchange_at(Step.epochs(epoch)) == 0
 
 
+def test_controls_of_units_cut_units_too() -> None:
+    settings = ("epochs=[3,5]", "criterion=taylor", "pattern={name='unit', round_to=2}")
+    config, _ = configure("bidirectional_units", settings=settings, seed=7)
+    program = config.program()
+    for row in CONTROLS:
+        made = row.make(config.recipe, config.parameters, program.sparsity, 8, 7)
+        assert made.epochs == program.epochs == 8
+        assert made.sparsity == (0.75 if row.name == "no_regrowth" else 0.5)
+        for stage in made.stages:
+            assert stage.plan.criterion == UnitTaylor()
+            assert stage.plan.pattern == Unit(round_to=2)
+        assert (made.stages[-1].plan.regrowth == RandomUnits()) == (row.name == "random_regrowth")
+
+
 @pytest.mark.parametrize("name", ["random_regrowth", "no_regrowth"])
 @pytest.mark.parametrize("recipe", ["one_shot", "iterative", "hybrid", "gradual", "manual"])
 def test_controls_of_bidirectional_are_refused_elsewhere(recipe: str, name: str) -> None:
     config, _ = configure(recipe)
-    with pytest.raises(RegrowError, match="'bidirectional' and 'bidirectional_paper'; leave them"):
-        CONTROLS[name].make(config.parameters, 0.9, 8, 0)
+    with pytest.raises(RegrowError, match="'bidirectional_units']; leave them out"):
+        CONTROLS[name].make(recipe, config.parameters, 0.9, 8, 0)

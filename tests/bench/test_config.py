@@ -106,7 +106,7 @@ def test_epochs_are_the_tasks_unless_given(recipe: str) -> None:
 def test_a_recipes_own_default_goes_before_the_shared_one(tmp_path: Path) -> None:
     shared = configure("bidirectional_paper")[0].parameters
     config = configure("bidirectional")[0]
-    assert (shared["criterion"], config.parameters["criterion"]) == ("lamp", "saliency")
+    assert (shared["criterion"], config.parameters["criterion"]) == (None, "saliency")
     assert config.program() == bidirectional(epochs=config.parameters["epochs"])
     file = tmp_path / "short.toml"
     file.write_text("recipe = 'bidirectional'\n[parameters]\ncriterion = 'lamp'\nepochs = 4\n")

@@ -29,7 +29,7 @@ from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need
 from regrow.core.protocols import Weight
 from regrow.core.table import Row, Table
-from regrow.engine.attach import Pruning
+from regrow.engine.pruning import Pruning
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.allocate.global_ import Global
 from regrow.recipes import bidirectional_paper, iterative, one_shot

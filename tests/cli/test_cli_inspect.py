@@ -73,7 +73,7 @@ def test_list_explains_the_shared_options() -> None:
     assert "floor is the least number" in shown
     assert "seed = 0" not in shown
     assert "--seed" in shown
-    assert "criterion = 'lamp'" in shown
+    assert '("lamp"; of units "norm")' in shown
     assert "that ranks what is cut" in shown
 
 

@@ -233,6 +233,8 @@ def test_a_pattern_that_does_not_fit_names_the_layer() -> None:
 def test_every_pattern_takes_part() -> None:
     entries = inventory_of((8, 4, 3, 3), (8, 8))
     for row in PATTERNS:
+        if row.name == "unit":  # goes through several layers: tests/engine/test_unit_programs.py
+            continue
         plan = plan_with(pattern=row.make())
         decision = decide(plan, entries, ones(entries), 0.25, evidence_of(entries, ones(entries)))
         assert abs(kept(decision) - 88) <= 2

@@ -82,6 +82,7 @@ def test_every_schedule_is_written_and_read(schedule: Any) -> None:
             ("value", VALUES),
         )
         for row in table
+        if row.name != "unit"  # of plans of units
     ],
 )
 def test_every_part_is_written_and_read(field: str, table: Any, name: str) -> None:

@@ -16,9 +16,11 @@ from regrow.core.step import Step
 from regrow.engine.program import Program
 from regrow.parts.criteria.lamp import Lamp
 from regrow.parts.patterns.nm import NofM
+from regrow.parts.patterns.unit import Unit
 from regrow.parts.schedule.geometric import Geometric
 from regrow.parts.schedule.one_shot import OneShot
 from regrow.parts.schedule.patience import Patience
+from regrow.parts.units.taylor import UnitTaylor
 from regrow.recipes import (
     RECIPES,
     bidirectional,
@@ -167,7 +169,10 @@ def test_patience_shares_the_cap_of_the_program(
         assert schedule.cap == 60 // len(sparsities)
 
 
-@pytest.mark.parametrize("row", list(RECIPES), ids=lambda row: row.name)
+OF_WEIGHTS = [row for row in RECIPES if row.name != "bidirectional_units"]
+
+
+@pytest.mark.parametrize("row", OF_WEIGHTS, ids=lambda row: row.name)
 def test_shared_keywords_reach_every_stage(row: Any) -> None:
     program = row.make(
         criterion={"name": "magnitude"},
@@ -188,6 +193,32 @@ def test_shared_keywords_reach_every_stage(row: Any) -> None:
     assert program.sparsity == 0.97
     with pytest.raises(RegrowError, match=r"'exlude'\. Did you mean 'exclude'"):
         row.make(exlude=("fc",))
+
+
+OF_ALL_CUTS = [
+    row for row in OF_WEIGHTS if row.name not in ("bidirectional", "bidirectional_paper")
+]
+
+
+@pytest.mark.parametrize("row", OF_ALL_CUTS, ids=lambda row: row.name)
+def test_every_recipe_cuts_units_by_its_pattern(row: Any) -> None:
+    options = {"first": 0.2} if row.name == "hybrid" else {}
+    program = row.make(
+        sparsity=0.6,
+        criterion="taylor",
+        pattern={"name": "unit", "of": "parameters", "round_to": 8},
+        include=["conv*"],
+        exclude=["conv9"],
+        floor=3,
+        **options,
+    )
+    assert program.structured
+    assert program.sparsity == 0.6
+    for stage in program.stages:
+        plan = stage.plan
+        assert plan.criterion == UnitTaylor()
+        assert plan.pattern == Unit("parameters", round_to=8)
+        assert (plan.include, plan.exclude, plan.floor) == (("conv*",), ("conv9",), 3)
 
 
 @pytest.mark.parametrize("row", list(RECIPES), ids=lambda row: row.name)

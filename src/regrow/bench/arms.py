@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from regrow.core.errors import RegrowError
 from regrow.core.table import Row, Table
 from regrow.engine.program import Program
-from regrow.recipes import bidirectional, bidirectional_paper, gradual, one_shot
+from regrow.recipes import RECIPES, bidirectional, gradual, one_shot
 from regrow.recipes.common import CUT
 
+Parameters = Mapping[str, Any]
 
-def one_way(parameters: Mapping[str, Any], sparsity: float, epochs: int, seed: int) -> Program:
+
+def one_way(
+    recipe: str, parameters: Parameters, sparsity: float, epochs: int, seed: int
+) -> Program:
     """One cut to the final sparsity, then all the epochs: the control that a claim must beat."""
     return one_shot(sparsity, epochs, seed=seed, **_cut(parameters))
 
 
-def gradual_ramp(parameters: Mapping[str, Any], sparsity: float, epochs: int, seed: int) -> Program:
+def gradual_ramp(
+    recipe: str, parameters: Parameters, sparsity: float, epochs: int, seed: int
+) -> Program:
     """Cubic ramp to the final sparsity over three quarters of the epochs."""
     return gradual(sparsity, epochs, seed=seed, **_cut(parameters))
 
 
 def random_regrowth(
-    parameters: Mapping[str, Any], sparsity: float, epochs: int, seed: int
+    recipe: str, parameters: Parameters, sparsity: float, epochs: int, seed: int
 ) -> Program:
-    """The bidirectional recipe, but random connections return."""
-    make = _bidirectional(parameters)
-    return make(**{**parameters, "regrow": "random", "seed": seed})
+    """The bidirectional recipe, but random connections or units return."""
+    _check_regrows(recipe)
+    return RECIPES[recipe].make(**{**parameters, "regrow": "random", "seed": seed})
 
 
-def no_regrowth(parameters: Mapping[str, Any], sparsity: float, epochs: int, seed: int) -> Program:
+def no_regrowth(
+    recipe: str, parameters: Parameters, sparsity: float, epochs: int, seed: int
+) -> Program:
     """The bidirectional recipe without any return.
 
-    In the published form the one cut to the overshoot, where it stays; else the same ramp, to the
-    target.
+    In the forms with one cut to the overshoot, that cut, where it stays; else the same ramp, to
+    the target.
     """
-    if _bidirectional(parameters) is bidirectional_paper:
+    _check_regrows(recipe)
+    if recipe != "bidirectional":
         return one_shot(parameters["overshoot"], epochs, seed=seed, **_cut(parameters))
     whole = bidirectional(**{**parameters, "seed": seed}).stages[0].plan.schedule
     # Nothing returns, so that no evidence about returns is asked for either. The masks settle when
@@ -67,13 +76,10 @@ def _cut(parameters: Mapping[str, Any]) -> Any:
     return {key: parameters[key] for key in CUT if key in parameters}
 
 
-def _bidirectional(parameters: Mapping[str, Any]) -> Callable[..., Program]:
-    """Which of the two forms the parameters belong to."""
-    if "exchange" in parameters:
-        return bidirectional
-    if "cuts" in parameters and "overshoot" in parameters:
-        return bidirectional_paper
-    raise RegrowError(
-        "the controls random_regrowth and no_regrowth belong to the recipes 'bidirectional' and "
-        "'bidirectional_paper'; leave them out of controls."
-    )
+def _check_regrows(recipe: str) -> None:
+    forms = [row.name for row in RECIPES if row.name.startswith("bidirectional")]
+    if recipe not in forms:
+        raise RegrowError(
+            f"the controls random_regrowth and no_regrowth belong to the recipes {forms}; leave "
+            "them out of controls."
+        )

@@ -19,8 +19,9 @@ from regrow.bench.job import Job, Paused, Trained, learning_rate, settled
 from regrow.bench.state import StateFile
 from regrow.core.errors import RegrowError
 from regrow.core.rng import generator, seed_of
-from regrow.engine.attach import Pruning, attach
+from regrow.engine.attach import attach
 from regrow.engine.gather import clone_state
+from regrow.engine.pruning import Pruning
 
 if TYPE_CHECKING:
     from regrow.bench.trainer import Trainer
@@ -122,6 +123,7 @@ class Course:
             evaluate=lambda model: trainer.accuracy(self.wrapped, trainer.validation),
             resume=saved and saved["pruning"],
             rehearse=self._rehearse if tried else None,
+            example=trainer.take(trainer.train, torch.arange(1))[0],
         )
         if job.hook is not None:
             job.hook(self.model, self.optimizer, pruning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -15,11 +16,19 @@ from torch import Tensor, nn
 from regrow.bench.config import RunConfig
 from regrow.core.errors import RegrowError
 from regrow.core.files import require_space, write_atomic
+from regrow.engine.best_units import measure_of
+from regrow.engine.groups import Groups
+from regrow.engine.shrink import shrink
 from regrow.export.packed import save
+from regrow.export.shrunk import EDITS, TENSORS, save_shrunk
 from regrow.model.inspection import Inspection, inspect
 from regrow.model.inventory import DENOMINATOR
+from regrow.parts.patterns.unit import BUDGETS
 
 SCHEMA = 1
+SHRUNK = "shrunk"
+"""The folder of a run's smaller network, where units were cut."""
+
 # The recipe last: a directory is known as a run as long as anything of it is left.
 FILES = (
     "record.json",
@@ -27,6 +36,8 @@ FILES = (
     "model.safetensors",
     "model.regrow",
     "deploy.regrow",
+    f"{SHRUNK}/{EDITS}",
+    f"{SHRUNK}/{TENSORS}",
     "report.html",
     "recipe.toml",
 )
@@ -86,6 +97,8 @@ def clear(out: Path) -> None:
         state.rmdir()
     for name in FILES:
         (out / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not there, or with files of somebody else's
+        (out / SHRUNK).rmdir()
 
 
 def deliver(
@@ -95,8 +108,11 @@ def deliver(
     make_model: Callable[[], nn.Module],
     example: Tensor,
     about: Mapping[str, Any],
+    groups: Groups | None = None,
 ) -> dict[str, Any]:
     """Write each arm's packed file, the main arm's weights, history.json and record.json.
+
+    Where units were cut, the main arm's smaller network too.
 
     Args:
         out: the run directory.
@@ -105,6 +121,7 @@ def deliver(
         make_model: builds the network.
         example: one input.
         about: the record's fields beside the arms.
+        groups: of which units were cut; None where weights were, one by one.
 
     Returns:
         the record.
@@ -121,6 +138,11 @@ def deliver(
             _write_weights(out / "model.safetensors", model, counts)
             _verify(path, out / "model.safetensors")
         arms[name] = _arm(arm["result"], before, size, model, dense=name == "dense")
+        if groups is not None and arm["keep"] is not None:
+            keep = groups.units(arm["keep"])
+            arms[name]["shrunk"] = _sizes(groups, keep, arm["events"][-1]["of"])
+            if name == main:
+                save_shrunk(shrink(model.eval(), example, keep, groups=groups), out / SHRUNK)
     record = {"schema": SCHEMA, **about, "arms": arms}
     courses = {
         n: {"epochs": arm["history"], "events": arm["events"]} for n, arm in finished.items()
@@ -162,6 +184,14 @@ def _arm(
         "file_bytes": size,
         "dense_bytes": len(save_tensors(_contiguous(model))),
     }
+
+
+def _sizes(groups: Groups, keep: Mapping[str, Tensor], of: str) -> dict[str, Any]:
+    sizes: dict[str, Any] = {"of": of}
+    for name in BUDGETS:
+        measure = measure_of(groups, name)
+        sizes |= {name: int(measure(keep)), f"{name}_dense": int(measure({}))}
+    return sizes
 
 
 def _write_weights(path: Path, model: nn.Module, counts: Inspection) -> None:

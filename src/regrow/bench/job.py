@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regrow.engine.attach import Pruning
 from regrow.engine.program import Program
+from regrow.engine.pruning import Pruning
 
 Hook = Callable[[nn.Module, torch.optim.Optimizer, Pruning], None]
 

@@ -14,14 +14,15 @@ from regrow.bench.arm import cycles_of, initial, open_fabric, precision, shapes,
 from regrow.bench.arms import CONTROLS
 from regrow.bench.config import RunConfig
 from regrow.bench.data import Splits
-from regrow.bench.deliver import deliver, open_directory, write_record
+from regrow.bench.deliver import SHRUNK, deliver, open_directory, write_record
 from regrow.bench.deployment import deployment
 from regrow.bench.environment import environment
 from regrow.bench.job import Job
 from regrow.bench.state import StateFile, identity
 from regrow.bench.tasks import Task, Training, checked_splits, dense_training
 from regrow.bench.trainer import Notify, Trainer
-from regrow.engine.prepare import prepare, validate
+from regrow.engine.prepare import groups_for, prepare, validate
+from regrow.export.shrunk import load_shrunk
 
 _COMPARED = 32  # validation samples on which torch and the runtime are compared
 
@@ -73,12 +74,15 @@ def run(
     model = make_model()
     example = splits.train.images[:1]
     prepare(model, program, example=example)
-    validate(model, program, has_reference=False)
+    groups = groups_for(program, model, example)
+    validate(model, program, has_reference=False, groups=groups)
     cycles = cycles_of(program)
     controls = {name: CONTROLS[name] for name in config.controls}
     for name, row in list(controls.items()):
-        control = row.make(config.parameters, program.sparsity, sum(cycles), config.seed)
-        prepare(model, control)
+        control = row.make(
+            config.recipe, config.parameters, program.sparsity, sum(cycles), config.seed
+        )
+        prepare(model, control, example=example)
         if control == program:
             del controls[name]  # It would train the recipe's own program a second time.
     if training.threads:
@@ -112,7 +116,7 @@ def run(
     spent = main["result"]["epochs"]
     finished = {"dense": dense, config.recipe: main}
     for name, row in controls.items():
-        control = row.make(config.parameters, program.sparsity, spent, config.seed)
+        control = row.make(config.recipe, config.parameters, program.sparsity, spent, config.seed)
         finished[name] = arms.finish(Job(name, start, control, cycles, spent, lr))
     if not fabric.is_global_zero:
         return {}
@@ -126,13 +130,18 @@ def run(
         "command": command,
         "environment": environment(fabric.device.type, precision(training)),
     }
-    record = deliver(out, finished, config.recipe, make_model, example, about)
+    record = deliver(out, finished, config.recipe, make_model, example, about, groups)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     model.load_state_dict(main["state"])
+    masks = main["keep"]
+    if groups is not None:
+        model, masks = load_shrunk(model, out / SHRUNK), None
     found = deployment(
         out,
         model,
-        main["keep"],
+        masks,
         splits.validation.images[:_COMPARED],
+        parameters=parameters,
         measure=speed,
         notify=lambda words: notify({"kind": "speed", "arm": config.recipe, "words": words}),
     )

@@ -24,7 +24,7 @@ from regrow.bench.tasks import checked_splits
 from regrow.bench.trainer import Notify, Trainer
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.files import write_atomic
-from regrow.engine.prepare import prepare, validate
+from regrow.engine.prepare import groups_for, prepare, validate
 
 SCHEMA = 1
 
@@ -167,8 +167,10 @@ class Store:
             raise unknown(f"tag of cell {cell.label!r}:", cell.tag, self._hooks)
         if cell.program is not None:
             model = initial(cell.task, cell.model, cell.seed)()
-            prepare(model, cell.program, example=self._data(cell).train.images[:1])
-            validate(model, cell.program, has_reference=False)
+            example = self._data(cell).train.images[:1]
+            prepare(model, cell.program, example=example)
+            groups = groups_for(cell.program, model, example)
+            validate(model, cell.program, has_reference=False, groups=groups)
 
     def _trainer(self, cell: Cell) -> Trainer:
         wanted, data = precision(cell.training), self._data(cell)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from regrow.cli.runs import check_apart, network_of_run, packed_file
+from regrow.cli.runs import check_apart, network_of_run, packed_file, structured
 from regrow.core.errors import RegrowError, unknown
 
 if TYPE_CHECKING:
@@ -77,12 +77,15 @@ def _export(path: Path, to: str, out: Path, arm: str | None, data_dir: Path | No
             f"{path} is an int8 deploy file, whose norms are folded into its weights; export the "
             "run that it was made of, or a file that regrow.save wrote."
         )
-    return (export_safetensors if to == "safetensors" else export_torch)(contents, out)
+    write = export_safetensors if to == "safetensors" else export_torch
+    if path.is_dir() and structured(path):
+        network = network_of_run(path, packed, data_dir)
+        return write(network.model, out, masks=network.masks)
+    return write(contents, out)
 
 
 def _export_onnx(run: Path, packed: Path, out: Path, data_dir: Path | None) -> Exported:
     from regrow.export.onnx import export_onnx
-    from regrow.export.packed import unpack
 
     if not run.is_dir():
         raise RegrowError(
@@ -91,4 +94,4 @@ def _export_onnx(run: Path, packed: Path, out: Path, data_dir: Path | None) -> E
         )
     network = network_of_run(run, packed, data_dir)
     inputs = network.splits.validation.images[:_COMPARED]
-    return export_onnx(network.model, out, inputs, masks=unpack(packed).keep)
+    return export_onnx(network.model, out, inputs, masks=network.masks)

@@ -24,7 +24,7 @@ def groups_of(path: Path, task: str | None, model: str | None, data_dir: Path | 
     from regrow.engine.shrink import find_groups
 
     if path.is_dir():
-        network = network_of_run(path, packed_file(path, None), data_dir)
+        network = network_of_run(path, packed_file(path, None), data_dir, shrunk=False)
     elif task is not None:
         network = network_of_task(task, model, path, data_dir)
     else:

@@ -62,7 +62,6 @@ def pack_command(
     regrow pack runs/a --values fp16 -o model.regrow
     """
     from regrow.export.deploy import pack
-    from regrow.export.packed import unpack
     from regrow.export.runtime import runtime
 
     native = runtime()
@@ -74,7 +73,7 @@ def pack_command(
         out,
         network.splits.validation.images[:_COMPARED],
         values=_values(values),
-        masks=unpack(source).keep,
+        masks=network.masks,
         calibration=train[: sizes[0] * sizes[1]].split(sizes[1]) if values == "int8" else None,
     )
     test = network.splits.test

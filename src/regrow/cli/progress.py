@@ -85,13 +85,15 @@ def summary(record: dict[str, Any]) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("arm", style="bold", no_wrap=True)
-    for name in ("sparsity", "kept", "test", "epochs", "seconds", "bytes", "smaller"):
+    shrunk = any("shrunk" in arm for arm in record["arms"].values())
+    amount = "MACs" if shrunk else "kept"
+    for name in ("sparsity", amount, "test", "epochs", "seconds", "bytes", "smaller"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, arm in record["arms"].items():
         table.add_row(
             name,
             f"{arm['sparsity']:.4f}",
-            f"{arm['kept']:,}",
+            _macs(arm) if shrunk else f"{arm['kept']:,}",
             f"{100 * arm['test_accuracy']:.2f} %",
             str(arm["epochs"]["total"]),
             f"{arm['seconds']:.1f}",
@@ -99,6 +101,12 @@ def summary(record: dict[str, Any]) -> Table:
             f"{arm['dense_bytes'] / arm['file_bytes']:.1f}x",
         )
     return table
+
+
+def _macs(arm: dict[str, Any]) -> str:
+    """Multiply-adds of the network that is left, of the dense one's."""
+    found = arm.get("shrunk")
+    return "100 %" if found is None else f"{100 * found['macs'] / found['macs_dense']:.1f} %"
 
 
 def deployed(record: dict[str, Any], out: Path) -> list[str]:

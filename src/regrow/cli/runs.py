@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from regrow.core.errors import RegrowError, unknown
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
 
     from regrow.bench.data import Splits
     from regrow.bench.tasks import Task
@@ -18,15 +20,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Network:
-    """A network with its weights, its task and the task's data."""
+    """A network with its weights, its keep masks, its task and the task's data."""
 
     model: nn.Module
+    masks: Mapping[str, Tensor] | None
     task: Task
     splits: Splits
 
 
-def network_of_run(run: Path, packed: Path, data_dir: Path | None) -> Network:
+def network_of_run(
+    run: Path, packed: Path, data_dir: Path | None, *, shrunk: bool = True
+) -> Network:
     """The network of a run with the weights of one of its packed files.
+
+    Args:
+        run: the run directory.
+        packed: the file.
+        data_dir: where data sets lie.
+        shrunk: where the run cut units, cut them out.
 
     Raises:
         RegrowError: its task or data are not here, or its network has changed since.
@@ -34,11 +45,23 @@ def network_of_run(run: Path, packed: Path, data_dir: Path | None) -> Network:
     from regrow.bench.arm import initial
     from regrow.bench.config import configure
     from regrow.bench.tasks import checked_splits
-    from regrow.export.packed import load
+    from regrow.engine.shrink import shrink
+    from regrow.export.packed import load, unpack
 
     config, task = configure(str(run / "recipe.toml"))
     splits = checked_splits(task, data_dir)
-    return Network(load(initial(task, config.model, config.seed)(), packed), task, splits)
+    model, masks = load(initial(task, config.model, config.seed)(), packed), unpack(packed).keep
+    if not (shrunk and structured(run) and masks):
+        return Network(model, masks, task, splits)
+    smaller = shrink(model.eval(), splits.train.images[:1], masks).model
+    return Network(smaller, None, task, splits)
+
+
+def structured(run: Path) -> bool:
+    """Whether a run cuts units, so that its networks can be shrunk."""
+    from regrow.bench.config import configure
+
+    return configure(str(run / "recipe.toml"))[0].program().structured
 
 
 def network_of_task(name: str, model: str | None, packed: Path, data_dir: Path | None) -> Network:
@@ -50,14 +73,15 @@ def network_of_task(name: str, model: str | None, packed: Path, data_dir: Path |
     """
     from regrow.bench.arm import initial
     from regrow.bench.tasks import checked_splits, find_task
-    from regrow.export.packed import load
+    from regrow.export.packed import load, unpack
 
     task = find_task(name)
     chosen = next(iter(task.models)) if model is None else model
     if chosen not in task.models:
         raise unknown(f"model of task {task.name!r}:", chosen, task.models)
     splits = checked_splits(task, data_dir)
-    return Network(load(initial(task, chosen, 0)(), packed), task, splits)
+    masks = unpack(packed).keep
+    return Network(load(initial(task, chosen, 0)(), packed), masks, task, splits)
 
 
 def packed_file(run: Path, arm: str | None) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
 import torch
@@ -74,6 +74,13 @@ class MaskSet(Mapping[str, Tensor]):
         out._shapes = {**self._shapes, **fresh._shapes}
         out._packed = {**self._packed, **fresh._packed}
         out._kept = {**self._kept, **fresh._kept}
+        return out
+
+    def only(self, names: Iterable[str]) -> MaskSet:
+        """Some of the masks, sharing their bits."""
+        out, wanted = copy.copy(self), list(names)
+        for field in ("_shapes", "_packed", "_kept"):
+            setattr(out, field, {name: getattr(self, field)[name] for name in wanted})
         return out
 
     @property

@@ -1,38 +1,23 @@
-"""Which units of a network's groups stay, for a budget in the user's terms."""
+"""Which units stay, in one call."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from regrow.core.budget import check_sparsity
-from regrow.core.errors import RegrowError, unknown
-from regrow.core.evidence import Evidence, Need
-from regrow.core.groups import Group
+from regrow.core.errors import RegrowError
 from regrow.core.names import unwrap
-from regrow.engine.gather import Source
+from regrow.engine.best_units import best, scored
+from regrow.engine.gather import Source, gather
 from regrow.engine.groups import Groups
-from regrow.model.activations import mean_outputs
-from regrow.model.collect import LossFn, gradients
-from regrow.model.inventory import check_finite
-from regrow.parts.units import UNIT_CRITERIA, UnitCriterion
-from regrow.parts.units.normalise import normalise
-
-SCOPES = ("global", "local", "isomorphic")
-
-
-@dataclass(frozen=True)
-class _Step:
-    """Units of a group that go together, and how late: the lower, the earlier."""
-
-    group: str
-    units: tuple[int, ...]
-    rank: float
+from regrow.model.collect import LossFn
+from regrow.model.inventory import check_finite, weights_of
+from regrow.parts.patterns.unit import Unit
+from regrow.parts.units import UNIT_CRITERIA
 
 
 def choose(
@@ -79,126 +64,19 @@ def choose(
         RegrowError: the budget cannot be met above the floors (the largest sparsity that can be
             is named), or an argument is not known.
     """
+    model = unwrap(model)
     check_sparsity(sparsity)
-    if scope not in SCOPES:
-        raise unknown("scope", scope, SCOPES)
-    for name, value in (("round_to", round_to), ("floor", floor)):
-        if type(value) is not int or value < 1:
-            raise RegrowError(f"{name} is a whole number of at least 1; got {value!r}.")
-    measure = _measure(groups, of)
-    part: UnitCriterion = UNIT_CRITERIA.build(criterion)
-    evidence = _gather(part.needs, unwrap(model), groups, Source(loss_fn, data, batches), seed)
-    scores = part.score(tuple(groups), evidence)
-    scores = {name: normalise(each, normalisation) for name, each in scores.items()}
+    pattern = Unit(of, scope, normalisation, round_to)
+    if type(floor) is not int or floor < 1:
+        raise RegrowError(f"floor is a whole number of at least 1; got {floor!r}.")
     for name in alive or {}:
         groups[name]  # refuses what is not known
-    steps = _ordered(groups, scores, alive or {}, scope, round_to, floor, unwrap(model))
-    whole = measure({})
-    goal = whole * (1 - sparsity)
-    least = measure(_after(groups, steps, len(steps)))
-    if least > goal + 1e-9 * whole:
-        raise RegrowError(
-            f"a sparsity of {sparsity:g} of the {of} cannot be reached: with all floors "
-            f"{1 - least / whole:.4f} are removed; lower the sparsity or the floor, or exclude "
-            "fewer layers."
-        )
-    low, high = 0, len(steps)  # `high` steps suffice
-    while low < high:
-        middle = (low + high) // 2
-        if measure(_after(groups, steps, middle)) <= goal + 1e-9 * whole:
-            high = middle
-        else:
-            low = middle + 1
-    return _after(groups, steps, high)
-
-
-def _measure(groups: Groups, of: str) -> Callable[[Mapping[str, Tensor]], float]:
-    measures: dict[str, Callable[[Mapping[str, Tensor]], float]] = {
-        "units": lambda keep: sum(int(keep[g.name].sum()) if keep else len(g) for g in groups),
-        "parameters": groups.parameters,
-        "macs": groups.macs,
-    }
-    if of not in measures:
-        raise unknown("budget", of, measures)
-    return measures[of]
-
-
-def _after(groups: Groups, steps: list[_Step], count: int) -> dict[str, Tensor]:
-    keep = {group.name: torch.ones(len(group), dtype=torch.bool) for group in groups}
-    for step in steps[:count]:
-        keep[step.group][list(step.units)] = False
-    return keep
-
-
-def _ordered(
-    groups: Groups,
-    scores: Mapping[str, Tensor],
-    alive: Mapping[str, Tensor],
-    scope: str,
-    round_to: int,
-    floor: int,
-    model: nn.Module,
-) -> list[_Step]:
-    """Steps of at most `round_to` units, each group's in its own order, the least first."""
-    modules = dict(model.named_modules())
-    pools: dict[object, list[_Step]] = {}
-    for group in groups:
-        values = scores[group.name].clone()
-        if group.name in alive:
-            values[alive[group.name]] = math.inf
-        values, order = values.sort(stable=True)
-        size = len(group)
-        least = min(size, max(floor, math.ceil(floor / round_to) * round_to, round_to))
-        first = size % round_to if size > round_to else 0
-        start, highest = 0, -math.inf
-        while size - start > least:
-            end = min(start + (first if start == 0 and first else round_to), size - least)
-            # A step is as late as its best unit, and never before those that precede it.
-            highest = max(highest, float(values[end - 1]))
-            rank = end / size if scope == "local" and highest < math.inf else highest
-            step = _Step(group.name, tuple(order[start:end].tolist()), rank)
-            pools.setdefault(_pool(group, scope, modules), []).append(step)
-            start = end
-    steps = []
-    for pool in pools.values():
-        ordered = sorted(pool, key=lambda step: step.rank)
-        if scope == "isomorphic":
-            ordered = [
-                _Step(step.group, step.units, (i + 1) / len(ordered))
-                for i, step in enumerate(ordered)
-            ]
-        steps += ordered
-    return sorted(steps, key=lambda step: step.rank)
-
-
-def _pool(group: Group, scope: str, modules: Mapping[str, nn.Module]) -> object:
-    if scope != "isomorphic":
-        return scope
-    return tuple(
-        (type(modules.get(member.name.rpartition(".")[0])).__name__, member.dim, member.produces)
-        for member in group.members
-    )
-
-
-def _gather(
-    needs: frozenset[Need], model: nn.Module, groups: Groups, source: Source, seed: int
-) -> Evidence:
-    used = {member.name for group in groups for member in group.members}
-    parameters = {name: p for name, p in model.named_parameters() if name in used}
-    check_finite(parameters)
-    found: dict[Need, dict[str, Tensor]] = {
-        Need("weight"): {name: p.detach() for name, p in parameters.items()}
-    }
-    wanted = {need.kind for need in needs} - {"weight"}
-    if wanted:
-        source.check(needs)
-    if wanted & {"gradient", "gradient_square"}:
-        with source.open() as (loss_fn, batches):
-            mean, square = gradients(
-                model, parameters, loss_fn, batches, square="gradient_square" in wanted
-            )
-        found[Need("gradient")], found[Need("gradient_square")] = mean, square
-    if "activation" in wanted:
-        with source.open() as (loss_fn, batches):
-            found[Need("activation")] = mean_outputs(model, parameters, loss_fn, batches)
-    return Evidence(found, key=(seed, 0))
+    part = UNIT_CRITERIA.build(criterion)
+    members = groups.members(model)
+    check_finite(weights_of(model, members))
+    source = Source(loss_fn, data, batches)
+    evidence = gather(part.needs, model, members, {}, source, (seed, 0), "running")
+    scores = scored(part, groups, evidence, normalisation)
+    for name, lives in (alive or {}).items():
+        scores[name] = scores[name].masked_fill(lives, math.inf)
+    return best(model, groups, scores, sparsity, pattern, floor)

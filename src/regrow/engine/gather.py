@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need, Statistics, Which
+from regrow.model.activations import mean_outputs
 from regrow.model.collect import LossFn, gradients, take
 from regrow.model.damage import damage, maps_of
 from regrow.model.inventory import Inventory, weights_of
@@ -93,9 +94,14 @@ def gather(
             tensors[Need("weight", which)] = {e.name: live[e.name].detach() for e in entries}
         if which != "current" and _runs(needs, which):
             networks[which] = _copy(model, states[which])
+        network = networks.get(which, model)
+        weights = weights_of(network, entries)
+        if "activation" in kinds:
+            with source.open() as (loss_fn, batches):
+                sizes = mean_outputs(network, weights, loss_fn, batches)
+            _average(list(sizes.values()))
+            tensors[Need("activation", which)] = sizes
         if kinds & _COLLECTED:
-            network = networks[which]
-            weights = weights_of(network, entries)
             with source.open() as (loss_fn, batches):
                 mean, square = gradients(
                     network,

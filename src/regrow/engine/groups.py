@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.groups import Group
 from regrow.engine.surgery import Keep
 from regrow.model.coupling.groups import Bound, Coupling
+from regrow.model.inventory import Entry, Inventory
+from regrow.parts.units.pooling import along
 
 
 class Groups(Sequence[Group]):
@@ -40,6 +43,22 @@ class Groups(Sequence[Group]):
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups)
+
+    def only(self, include: Sequence[str]) -> Groups:
+        """Those whose names some glob matches; the others count as bound.
+
+        Raises:
+            RegrowError: a glob matches no group.
+        """
+        names = [group.name for group in self]
+        wanted: set[str] = set()
+        for glob in include:
+            hits = fnmatch.filter(names, glob)
+            if not hits and glob != "*":
+                raise unknown("group", glob, names)
+            wanted.update(hits)
+        rest = [Bound(g.name, len(g), "not included") for g in self if g.name not in wanted]
+        return Groups(self.coupling, [g for g in self if g.name in wanted], [*self.bound, *rest])
 
     def gone(self, keep: Mapping[str, Tensor]) -> frozenset[int]:
         """The classes of the units that are not kept.
@@ -74,6 +93,56 @@ class Groups(Sequence[Group]):
                 if not stays.all():
                     found.setdefault(name, {})[axis] = torch.from_numpy(stays.nonzero()[0])
         return found
+
+    def masks(self, keep: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Keep masks of tensors of the network, each of its shape and on its device.
+
+        Args:
+            keep: which units stay, by group.
+            tensors: parameters or buffers by name.
+        """
+        kept = self.kept(self.gone(keep))
+        found = {}
+        for name, tensor in tensors.items():
+            mask = torch.ones(tensor.shape, dtype=torch.bool, device=tensor.device)
+            for dim, indices in kept.get(name, {}).items():
+                gone = torch.ones(tensor.shape[dim], dtype=torch.bool)
+                gone[indices] = False
+                mask.index_fill_(dim, gone.nonzero().flatten().to(tensor.device), False)
+            found[name] = mask
+        return found
+
+    def units(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Which units stay by keep masks of weights: units go of which nothing is kept.
+
+        Raises:
+            RegrowError: a mask is of no parameter of the network, or of another shape.
+        """
+        for name, mask in masks.items():
+            shape = self.coupling.trained.get(name)
+            if shape != tuple(mask.shape):
+                raise RegrowError(
+                    f"the mask of {name} has shape {tuple(mask.shape)}; the network has {shape}."
+                )
+        found = {}
+        for group in self:
+            known = [m for m in group.produced if m.name in masks]
+            if known:
+                alive = torch.stack([along(m, masks[m.name]) > 0 for m in known])
+                found[group.name] = alive.any(0)
+        return found
+
+    def members(self, model: nn.Module) -> Inventory:
+        """The parameters that lose entries with units, under the names of the inventory."""
+        classes = frozenset(unit for group in self for unit in group.classes)
+        touched = self.kept(classes)
+        return Inventory(
+            tuple(
+                Entry(name, tuple(parameter.shape), "member")
+                for name, parameter in model.named_parameters()
+                if name in touched
+            )
+        )
 
     def macs(self, keep: Mapping[str, Tensor] | None = None) -> int:
         """Multiply-adds for the example, with units removed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +14,16 @@ from regrow.core.budget import Budget, kept_count
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need
 from regrow.core.protocols import Weight
+from regrow.engine.best_units import measure_of
 from regrow.engine.event import decide
 from regrow.engine.gather import Source, clone_state, gather
+from regrow.engine.groups import Groups
 from regrow.engine.memory import complete
 from regrow.engine.perform import perform
 from regrow.engine.plan import Plan
 from regrow.engine.progress import Progress
+from regrow.engine.unit_event import decide_units, decision_of, grows
+from regrow.engine.unit_plan import UnitPlan
 from regrow.model.collect import streams
 from regrow.model.inventory import Inventory
 
@@ -27,28 +32,63 @@ Rehearse = Callable[[nn.Module], float]
 
 @dataclass(frozen=True)
 class Occasion:
-    """What events act on: the live network, its optimiser, and where evidence comes from."""
+    """What events act on: the live network, its optimiser, and where evidence comes from.
+
+    Attributes:
+        model: the network.
+        entries: the weights that are counted.
+        masked: the parameters that have masks; the same, or all that belong to units too.
+        weights: those, live.
+        optimizer: updates them.
+        source: loss and batches.
+        rehearse: see `attach`.
+        groups: what a program of units cuts.
+    """
 
     model: nn.Module
     entries: Inventory
+    masked: Inventory
     weights: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     source: Source
     rehearse: Rehearse | None
+    groups: Groups | None = None
 
-    def reach(self, plan: Plan, at: Progress, density: float, seed: int, exchange: float) -> None:
+    def settled(self, plan: Plan | UnitPlan, at: Progress, density: float, exchange: float) -> bool:
+        """Whether nothing is left to do at a density."""
+        if isinstance(plan, UnitPlan):
+            return density == (1.0 if at.density is None else at.density)
+        kept = sum(at.masks.kept.values())
+        same = density == at.density or kept == kept_count(self.entries.total, density)
+        idle = kept == self.entries.total or (not plan.competes and exchange <= 0)
+        return same and idle
+
+    def reach(
+        self, plan: Plan | UnitPlan, at: Progress, density: float, seed: int, exchange: float
+    ) -> None:
         """Bring the masks to a density; `at` gets masks, memory and, if any mask moved, an event.
 
         Args:
             plan: of the present stage.
             at: where the program stands.
-            density: the target, a fraction of all convolution and linear weights.
+            density: the target, a fraction of all convolution and linear weights or, of units, of
+                their budget.
             seed: the program's.
             exchange: the fraction of the living weights to cut beyond the target and regrow.
 
         Raises:
             RegrowError: as `gather`, `decide` and `perform` do.
         """
+        if isinstance(plan, UnitPlan):
+            entry = self._reach_units(plan, at, density, seed)
+        else:
+            entry = self._reach_weights(plan, at, density, seed, exchange)
+        if entry["pruned"] or entry["regrown"]:
+            at.events.append({"epoch": at.total["epoch"], "step": at.total["iteration"], **entry})
+
+    def _reach_weights(
+        self, plan: Plan, at: Progress, density: float, seed: int, exchange: float
+    ) -> dict[str, Any]:
         before = at.masks
         growing = kept_count(self.entries.total, density) > sum(before.kept.values())
         evidence = gather(
@@ -70,10 +110,53 @@ class Occasion:
         if growing and plan.regrowth and _TRIAL in plan.regrowth.needs:
             evidence = replace(evidence, trial=self._trial(plan, at, density, evidence, exchange))
         decision = decide(plan, self.entries, before, density, evidence, exchange)
-        at.masks, entry = perform(decision, self.weights, before, self._owner(plan))
+        owner = self._owner(plan)
+        at.masks, entry = perform(decision, self.weights, before, owner, self.entries)
         at.away = {n: values.masked_fill(at.masks[n], 0) for n, values in whole.items()}
-        if entry["pruned"] or entry["regrown"]:
-            at.events.append({"epoch": at.total["epoch"], "step": at.total["iteration"], **entry})
+        return entry
+
+    def _reach_units(
+        self, plan: UnitPlan, at: Progress, density: float, seed: int
+    ) -> dict[str, Any]:
+        groups, before = self.groups, at.masks
+        assert groups is not None
+        units = groups.units(before)
+        growing = grows(plan, groups, units, density)
+        evidence = gather(
+            plan.needs_to_grow if growing else plan.criterion.needs,
+            self.model,
+            self.masked,
+            at.states,
+            self.source,
+            (seed, len(at.events)),
+            plan.statistics,
+        )
+        keep = decide_units(plan, self.model, groups, units, density, evidence)
+        decision = decision_of(groups, keep, self.weights, before, evidence)
+        at.masks, entry = perform(decision, self.weights, before, self.optimizer, self.entries)
+        if growing:
+            self._restore_buffers(groups, units, keep, at.states["dense"])
+        measure = measure_of(groups, plan.pattern.of)
+        return {
+            **entry,
+            "of": plan.pattern.of,
+            "reached": 1 - measure(keep) / measure({}),
+            "units": {name: int(mask.sum()) for name, mask in keep.items()},
+        }
+
+    @torch.no_grad()
+    def _restore_buffers(
+        self,
+        groups: Groups,
+        before: Mapping[str, Tensor],
+        after: Mapping[str, Tensor],
+        dense: Mapping[str, Tensor],
+    ) -> None:
+        """Units return with the statistics that their norms had of them."""
+        buffers = {name: buffer for name, buffer in self.model.named_buffers() if name in dense}
+        lived, live = groups.masks(before, buffers), groups.masks(after, buffers)
+        for name, buffer in buffers.items():
+            buffer.copy_(torch.where(live[name] & ~lived[name], dense[name], buffer))
 
     def _owner(self, plan: Plan) -> torch.optim.Optimizer | None:
         """Whose moments start anew; a removed weight that goes on being updated keeps its own."""
@@ -95,7 +178,8 @@ class Occasion:
             decision = decide(fixed, self.entries, masks, density, evidence, exchange)
             at.rehearsing = True
             try:
-                at.masks, _ = perform(decision, self.weights, masks, self._owner(plan))
+                owner = self._owner(plan)
+                at.masks, _ = perform(decision, self.weights, masks, owner, self.entries)
                 at.away = {n: values.masked_fill(at.masks[n], 0) for n, values in away.items()}
                 with streams():
                     return float(rehearse(self.model))

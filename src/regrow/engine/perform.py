@@ -11,6 +11,7 @@ from torch import nn
 from regrow.core.decision import Decision
 from regrow.core.maskset import MaskSet
 from regrow.engine.optimizer_state import fresh_values, reset_entries
+from regrow.model.inventory import Inventory
 
 
 @torch.no_grad()
@@ -27,6 +28,7 @@ def perform(
     weights: Mapping[str, nn.Parameter],
     masks: MaskSet,
     optimizer: torch.optim.Optimizer | None,
+    entries: Inventory,
 ) -> tuple[MaskSet, dict[str, Any]]:
     """Carry out a decision on live weights and optimiser.
 
@@ -35,6 +37,13 @@ def perform(
 
     Nothing is written before all of the optimiser's state has been found to be understood.
 
+    Args:
+        decision: what to do.
+        weights: the live parameters with masks.
+        masks: the present ones.
+        optimizer: whose state of entries that come and go is reset; None: nobody's.
+        entries: the weights that are counted.
+
     Returns:
         the new masks, and a log entry: kind, kept, total, pruned, regrown, and the same per layer.
     """
@@ -42,7 +51,7 @@ def perform(
         name: {} if optimizer is None else fresh_values(optimizer, weights[name], name)
         for name in decision.keep
     }
-    layers: list[dict[str, Any]] = []
+    layers: dict[str, dict[str, Any]] = {}
     for name, keep in decision.keep.items():
         weight, before = weights[name], masks[name]
         if decision.delta and name in decision.delta:
@@ -50,28 +59,27 @@ def perform(
         weight.masked_fill_(~keep, 0)
         if optimizer is not None:
             reset_entries(optimizer, weight, keep ^ before, fresh[name])
-        layers.append(
-            {
-                "name": name,
-                "shape": list(weight.shape),
-                "total": weight.numel(),
-                "kept_before": int(before.sum()),
-                "kept": int(keep.sum()),
-                "pruned": int((before & ~keep).sum()),
-                "regrown": int((keep & ~before).sum()),
-            }
-        )
+        layers[name] = {
+            "name": name,
+            "shape": list(weight.shape),
+            "total": weight.numel(),
+            "kept_before": int(before.sum()),
+            "kept": int(keep.sum()),
+            "pruned": int((before & ~keep).sum()),
+            "regrown": int((keep & ~before).sum()),
+        }
     masks = masks.replaced(decision.keep)
-    pruned = sum(layer["pruned"] for layer in layers)
-    regrown = sum(layer["regrown"] for layer in layers)
-    kept, total = sum(masks.kept.values()), sum(masks.total.values())
+    counted = [layers[entry.name] for entry in entries if entry.name in layers]
+    pruned = sum(layer["pruned"] for layer in counted)
+    regrown = sum(layer["regrown"] for layer in counted)
+    kept = sum(masks.kept[entry.name] for entry in entries)
     kind = "exchange" if pruned and regrown else "regrow" if regrown else "prune"
     return masks, {
         "kind": kind,
-        "sparsity": 1 - kept / total,
+        "sparsity": 1 - kept / entries.total,
         "kept": kept,
-        "total": total,
+        "total": entries.total,
         "pruned": pruned,
         "regrown": regrown,
-        "layers": layers,
+        "layers": counted,
     }

@@ -26,6 +26,7 @@ from regrow.parts.criteria import CRITERIA
 from regrow.parts.criteria.magnitude import Magnitude
 from regrow.parts.patterns import PATTERNS
 from regrow.parts.patterns.element import Element
+from regrow.parts.patterns.unit import Unit
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.regrowth.values import Zero
 from regrow.parts.schedule import SCHEDULES
@@ -135,6 +136,11 @@ class Plan:
     statistics: Statistics = "batch"
 
     def __post_init__(self) -> None:
+        if isinstance(self.pattern, Unit):
+            raise RegrowError(
+                "units go through several layers, so a plan of weights cannot cut them; take a "
+                "UnitPlan, a recipe with pattern='unit', or regrow.choose and regrow.shrink."
+            )
         if Need("trial") in self.allocation.needs:
             raise RegrowError(
                 "layer budgets are learned by trial for what returns, not for what is cut; give "

@@ -12,9 +12,13 @@ from regrow.core.errors import RegrowError
 from regrow.core.evidence import Need
 from regrow.core.names import unwrap
 from regrow.core.step import START, Step
+from regrow.engine.best_units import check_reach
 from regrow.engine.event import feasible, scope
+from regrow.engine.groups import Groups
 from regrow.engine.plan import Plan
 from regrow.engine.program import Program, Stage, sparsities
+from regrow.engine.shrink import find_groups
+from regrow.engine.unit_plan import UnitPlan
 from regrow.model.collect import evaluation
 from regrow.model.inventory import Inventory, check_finite, inventory, weights_of
 
@@ -29,13 +33,14 @@ def prepare(model: nn.Module, program: Program, example: Any = None) -> nn.Modul
         model: the dense network.
         program: from a recipe.
         example: one batch of inputs, a tensor or a tuple of arguments; when given, a forward pass
-            is tried.
+            is tried. Programs that cut units need it.
 
     Raises:
         RegrowError: there is nothing to prune, a weight is not finite, a layer does not fit the
             pattern, a target is infeasible, or the example does not fit the model.
     """
-    validate(unwrap(model), program, has_reference=True)
+    inner = unwrap(model)
+    validate(inner, program, has_reference=True, groups=groups_for(program, inner, example))
     if example is not None:
         arguments = example if isinstance(example, tuple) else (example,)
         try:
@@ -49,8 +54,37 @@ def prepare(model: nn.Module, program: Program, example: Any = None) -> nn.Modul
     return model
 
 
-def validate(model: nn.Module, program: Program, *, has_reference: bool) -> Inventory:
+def groups_for(program: Program, model: nn.Module, example: Any) -> Groups | None:
+    """The groups that a program cuts in a network; None where it cuts weights one by one.
+
+    Raises:
+        RegrowError: there is no example, or nothing to cut; see also `find_groups`.
+    """
+    plan = program.stages[0].plan
+    if not isinstance(plan, UnitPlan):
+        return None
+    if example is None:
+        raise RegrowError(
+            "a program that cuts channels and heads reads from a run of the network what belongs "
+            "together; pass example=, one batch of inputs."
+        )
+    found = find_groups(model, example, exclude=plan.exclude).only(plan.include)
+    if not len(found):
+        reasons = "; ".join(f"{each.layer}: {each.reason}" for each in found.bound[:3])
+        raise RegrowError(f"there are no units to cut ({reasons or 'no layers'}).")
+    return found
+
+
+def validate(
+    model: nn.Module, program: Program, *, has_reference: bool, groups: Groups | None = None
+) -> Inventory:
     """The model's inventory, once every stage has been found feasible on it.
+
+    Args:
+        model: the network.
+        program: what shall be done.
+        has_reference: whether a reference network is there from the start.
+        groups: of `groups_for`.
 
     Raises:
         RegrowError: see `prepare`; also when a rule asks for a reference network and there is
@@ -61,6 +95,11 @@ def validate(model: nn.Module, program: Program, *, has_reference: bool) -> Inve
     reached = 0.0
     for stage in program.stages:
         plan = stage.plan
+        if isinstance(plan, UnitPlan):
+            assert groups is not None
+            for sparsity in sparsities(plan.schedule):
+                check_reach(groups, sparsity, plan.pattern, plan.floor)
+            continue
         chosen = frozenset(entry.name for entry in scope(plan, entries))
         for sparsity in sparsities(plan.schedule):
             if sparsity > 0:

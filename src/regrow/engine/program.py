@@ -12,6 +12,7 @@ from regrow.core.evidence import Need
 from regrow.core.protocols import Schedule, SignalSchedule
 from regrow.core.step import Step
 from regrow.engine.plan import Plan, plan_of, plan_spec
+from regrow.engine.unit_plan import UnitPlan, unit_plan_of, unit_spec
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Stage:
         keep_reference: at the end of the stage keep the weights as the reference network.
     """
 
-    plan: Plan
+    plan: Plan | UnitPlan
     length: Step | None = None
     keep_reference: bool = False
 
@@ -78,6 +79,11 @@ class Program:
         return self.stages[-1].plan.schedule.sparsity
 
     @property
+    def structured(self) -> bool:
+        """Whether it removes whole units, so that the network can be shrunk afterwards."""
+        return isinstance(self.stages[0].plan, UnitPlan)
+
+    @property
     def epochs(self) -> int | None:
         """Its length, or None when a stage ends by a signal or after iterations."""
         lengths = [stage.length for stage in self.stages]
@@ -93,7 +99,7 @@ class Program:
         """Canonical text: equal programs give equal text."""
         stages = [
             {
-                "plan": plan_spec(stage.plan),
+                "plan": _spec(stage.plan),
                 "length": None if stage.length is None else str(stage.length),
                 "keep_reference": stage.keep_reference,
             }
@@ -112,7 +118,7 @@ class Program:
             data = json.loads(text)
             stages = tuple(
                 Stage(
-                    plan_of(item["plan"]),
+                    _plan_of(item["plan"]),
                     None if item["length"] is None else Step.of(item["length"]),
                     bool(item["keep_reference"]),
                 )
@@ -123,6 +129,14 @@ class Program:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RegrowError(f"this is no regrow program: {error!r}.") from error
+
+
+def _spec(plan: Plan | UnitPlan) -> dict[str, Any]:
+    return unit_spec(plan) if isinstance(plan, UnitPlan) else plan_spec(plan)
+
+
+def _plan_of(spec: Any) -> Plan | UnitPlan:
+    return unit_plan_of(spec) if spec["pattern"]["name"] == "unit" else plan_of(spec)
 
 
 def _check_length(stage: Stage, where: str) -> None:

@@ -105,5 +105,5 @@ def prune(
         "running",
     )
     decision = decide(plan, entries, masks, 1 - sparsity, evidence)
-    masks, _ = perform(decision, weights, masks, None)
+    masks, _ = perform(decision, weights, masks, None, entries)
     return inspect(model, masks=masks)

@@ -18,7 +18,6 @@ from regrow.core.rng import generator
 from regrow.engine.cut import Shrunk, cut_out, outputs_of
 from regrow.engine.groups import Groups
 from regrow.model.coupling.groups import Bound, couple
-from regrow.parts.units.pooling import along
 
 
 def find_groups(model: nn.Module, example: Any, *, exclude: Sequence[str] = ()) -> Groups:
@@ -71,33 +70,16 @@ def shrink(
     """
     model = unwrap(model)
     found = find_groups(model, example) if groups is None else groups
-    done = cut_out(model, example, found, _units(found, keep))
+    names = {group.name for group in found}
+    if keep.keys() & found.coupling.trained.keys() and not keep.keys() <= names:
+        keep = found.units(keep)
+    done = cut_out(model, example, found, keep)
     if done is None:
         raise RegrowError(
             "the network without these units does not compute what it does with zeros in their "
             "place, so its code does not follow the cut; remove fewer groups at once to find which."
         )
     return done
-
-
-def _units(groups: Groups, keep: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Which units stay, where masks of weights are given."""
-    names = {group.name for group in groups}
-    if not keep.keys() & groups.coupling.trained.keys() or keep.keys() <= names:
-        return keep
-    for name, mask in keep.items():
-        shape = groups.coupling.trained.get(name)
-        if shape != tuple(mask.shape):
-            raise RegrowError(
-                f"the mask of {name} has shape {tuple(mask.shape)}; the network has {shape}."
-            )
-    found = {}
-    for group in groups:
-        masks = [m for m in group.produced if m.name in keep]
-        if masks:
-            alive = torch.stack([along(m, keep[m.name]) > 0 for m in masks])
-            found[group.name] = alive.any(0)
-    return found
 
 
 def _random(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:

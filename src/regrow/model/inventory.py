@@ -35,7 +35,7 @@ class Entry:
     Attributes:
         name: its clean name in the model's state dict; of tied weights the first.
         shape: (out, in, ...) as PyTorch stores it.
-        kind: "conv" or "linear".
+        kind: "conv" or "linear"; "member" for any parameter of a coupled group.
         aliases: further state-dict names of the same (tied) parameter.
     """
 
@@ -70,6 +70,11 @@ class Inventory:
     def total(self) -> int:
         """Number of weights, tied ones counted once."""
         return sum(entry.numel for entry in self.entries)
+
+    def joined(self, other: Inventory) -> Inventory:
+        """These, and those of another inventory that are not among them."""
+        names = {entry.name for entry in self}
+        return Inventory((*self, *(entry for entry in other if entry.name not in names)))
 
     def matching(self, globs: Sequence[str]) -> frozenset[str]:
         """Names of the weights that any glob matches, by weight name or by layer name.

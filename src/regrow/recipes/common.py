@@ -10,10 +10,13 @@ from regrow.core.evidence import Statistics
 from regrow.core.step import Step
 from regrow.engine.plan import Plan, Regrowth, globs
 from regrow.engine.program import Program, Stage
+from regrow.engine.unit_plan import UnitPlan
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS
+from regrow.parts.patterns.unit import Unit
 from regrow.parts.schedule.patience import Patience
+from regrow.parts.units import UNIT_CRITERIA, UnitCriterion
 
 
 class Scope(TypedDict, total=False):
@@ -22,6 +25,9 @@ class Scope(TypedDict, total=False):
     allocation ("global") and pattern ("element") are parts; include and exclude are globs of
     layers; floor is the least number of units that stay in a layer; statistics ("batch", or
     "running") are those by which batch norms normalise while gradients are read.
+
+    With pattern "unit", channels and heads are cut: the sparsity is of multiply-adds, or of what
+    the pattern's options say, and so is the comparison of layers.
     """
 
     allocation: Any
@@ -33,13 +39,13 @@ class Scope(TypedDict, total=False):
 
 
 class Cut(Scope, total=False):
-    """A scope, and the criterion ("lamp") that ranks what is cut."""
+    """A scope, and the criterion ("lamp"; of units "norm") that ranks what is cut."""
 
     criterion: Any
 
 
 CUT = Cut(
-    criterion="lamp",
+    criterion=None,
     allocation="global",
     pattern="element",
     include=("*",),
@@ -51,19 +57,23 @@ CUT = Cut(
 
 def plan(
     schedule: Any, cut: Cut, regrowth: Regrowth | None = None, memory: float | None = None
-) -> Plan:
-    """A plan from a schedule and the recipe's keywords.
+) -> Plan | UnitPlan:
+    """A plan from a schedule and the recipe's keywords: of weights, or of units by its pattern.
 
     Raises:
-        RegrowError: a keyword is none of `Cut`'s.
+        RegrowError: a keyword is none of `Cut`'s, or units should return by a rule for weights.
     """
-    for key in cut:
-        if key not in CUT:
-            raise unknown("keyword of a recipe:", key, CUT)
-    how: dict[str, Any] = {**CUT, **cut}
+    how = _complete(cut)
+    if isinstance(PATTERNS.build(how["pattern"]), Unit):
+        if regrowth is not None or memory is not None:
+            raise RegrowError(
+                "this recipe lets weights return one by one; channels and heads return by "
+                "'bidirectional_units'."
+            )
+        return unit_plan(schedule, cut)
     return Plan(
         schedule,
-        CRITERIA.build(how["criterion"]),
+        CRITERIA.build("lamp" if how["criterion"] is None else how["criterion"]),
         ALLOCATIONS.build(how["allocation"]),
         PATTERNS.build(how["pattern"]),
         regrowth=regrowth,
@@ -73,6 +83,42 @@ def plan(
         memory=memory,
         statistics=how["statistics"],
     )
+
+
+def unit_plan(schedule: Any, cut: Cut, regrowth: UnitCriterion | None = None) -> UnitPlan:
+    """A plan of units from a schedule and the recipe's keywords.
+
+    Raises:
+        RegrowError: a keyword is none of `Cut`'s or does not go with units.
+    """
+    how = _complete(cut)
+    pattern = PATTERNS.build(how["pattern"])
+    if not isinstance(pattern, Unit):
+        raise RegrowError(
+            f"this recipe cuts channels and heads: its pattern is 'unit', not {pattern!r}."
+        )
+    if how["allocation"] != "global":
+        raise RegrowError(
+            "units are compared as their pattern says; instead of allocation give, for instance, "
+            "pattern={'name': 'unit', 'scope': 'local'}."
+        )
+    return UnitPlan(
+        schedule,
+        UNIT_CRITERIA.build("norm" if how["criterion"] is None else how["criterion"]),
+        pattern,
+        regrowth,
+        globs(how["include"]),
+        globs(how["exclude"]),
+        how["floor"],
+        how["statistics"],
+    )
+
+
+def _complete(cut: Cut) -> dict[str, Any]:
+    for key in cut:
+        if key not in CUT:
+            raise unknown("keyword of a recipe:", key, CUT)
+    return {**CUT, **cut}
 
 
 def paced(

@@ -17,6 +17,9 @@ SAME_LEVEL = 0.01
 EQUAL = 0.005
 """Two arms are equally sparse if their densities differ by at most this fraction."""
 
+UNIT = 0.03
+"""The same for both where channels are cut, for one of a small network is as much."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -96,10 +99,21 @@ def difference(level: Level, cell: Cell) -> Interval | None:
 
 def unequal_sparsity(a: Cell, b: Cell) -> bool:
     """Whether any seed common to both kept a different share, or counts another total."""
-    return any(
-        x.total != y.total or abs(x.kept - y.kept) > EQUAL * max(x.kept, y.kept)
-        for x, y in _pairs(a, b)
-    )
+    return any(_differ(x, y) for x, y in _pairs(a, b))
+
+
+def _differ(x: Arm, y: Arm) -> bool:
+    if x.shrunk is not None and y.shrunk is not None:
+        return abs(_density(x) - _density(y)) > UNIT * max(_density(x), _density(y))
+    return x.total != y.total or abs(x.kept - y.kept) > EQUAL * max(x.kept, y.kept)
+
+
+def _density(arm: Arm) -> float:
+    """What is left of the weights or, where units are cut, of what the budget is of."""
+    if arm.shrunk is None:
+        return 1.0 - arm.sparsity
+    of = arm.shrunk["of"]
+    return float(arm.shrunk[of] / arm.shrunk[f"{of}_dense"])
 
 
 def unequal_epochs(a: Cell, b: Cell) -> bool:
@@ -141,10 +155,11 @@ def _experiment(variant: str, given: Sequence[Run]) -> Experiment:
         kept.setdefault(run.content, run)
     runs = tuple(kept.values())
     groups: list[list[Run]] = []
-    for run in sorted(runs, key=lambda run: run.arms[recipe].sparsity):
-        density = 1.0 - run.arms[recipe].sparsity
-        first = 1.0 - groups[-1][0].arms[recipe].sparsity if groups else None
-        if first is None or density < first * (1.0 - SAME_LEVEL):
+    for run in sorted(runs, key=lambda run: -_density(run.arms[recipe])):
+        main = run.arms[recipe]
+        first = _density(groups[-1][0].arms[recipe]) if groups else None
+        apart = SAME_LEVEL if main.shrunk is None else UNIT
+        if first is None or _density(main) < first * (1.0 - apart):
             groups.append([])
         groups[-1].append(run)
     levels = tuple(_level(recipe, sorted(group, key=lambda run: run.seed)) for group in groups)

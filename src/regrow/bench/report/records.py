@@ -31,7 +31,10 @@ class Spent:
 
 @dataclass(frozen=True)
 class Arm:
-    """What one arm of one run reached; accuracies and sparsity are fractions."""
+    """What one arm of one run reached; accuracies and sparsity are fractions.
+
+    Where units were cut, `shrunk` tells how small the network is (docs/record.md).
+    """
 
     name: str
     sparsity: float
@@ -47,6 +50,7 @@ class Arm:
     dense_bytes: int
     course: tuple[Mapping[str, Any], ...]
     events: tuple[Mapping[str, Any], ...]
+    shrunk: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -246,6 +250,7 @@ def _arm(name: str, fields: Mapping[str, Any], history: Mapping[str, Any]) -> Ar
         dense_bytes=int(fields["dense_bytes"]),
         course=_rows(history.get("epochs")),
         events=_rows(history.get("events")),
+        shrunk=fields.get("shrunk"),
     )
 
 

@@ -19,7 +19,7 @@ class RandomUnits:
     Source: Blalock et al. 2020 ask for it in every comparison.
     """
 
-    needs: frozenset[Need] = frozenset()
+    needs = frozenset[Need]()
 
     def score(self, groups: tuple[Group, ...], evidence: Evidence) -> dict[str, Tensor]:
         return {

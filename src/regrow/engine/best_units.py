@@ -1,0 +1,163 @@
+"""Which units of a network's groups stay, by their scores, for a budget in the user's terms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from regrow.core.errors import RegrowError
+from regrow.core.evidence import Evidence
+from regrow.core.groups import Group
+from regrow.engine.groups import Groups
+from regrow.parts.patterns.unit import Unit
+from regrow.parts.units import UnitCriterion
+from regrow.parts.units.normalise import normalise
+
+Measure = Callable[[Mapping[str, Tensor]], float]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Units of a group that go together, and how late: the lower, the earlier."""
+
+    group: str
+    units: tuple[int, ...]
+    rank: float
+
+
+def scored(
+    criterion: UnitCriterion, groups: Groups, evidence: Evidence, normalisation: str
+) -> dict[str, Tensor]:
+    """Scores (units,) of all groups, made comparable."""
+    scores = criterion.score(tuple(groups), evidence)
+    return {name: normalise(each, normalisation) for name, each in scores.items()}
+
+
+def best(
+    model: nn.Module,
+    groups: Groups,
+    scores: Mapping[str, Tensor],
+    sparsity: float,
+    pattern: Unit,
+    floor: int,
+) -> dict[str, Tensor]:
+    """The best units: others go in the order of their scores until so much is removed.
+
+    Args:
+        model: whose groups they are.
+        groups: of it.
+        scores: by group, (units,); -inf goes before, and inf after everything else.
+        sparsity: the fraction to remove of what the pattern says.
+        pattern: budget, scope and rounding.
+        floor: the least number of units that stay in a group.
+
+    Returns:
+        by group: boolean, one for each unit, True = kept.
+
+    Raises:
+        RegrowError: see `check_reach`.
+    """
+    measure = measure_of(groups, pattern.of)
+    steps = _ordered(model, groups, scores, pattern, floor)
+    goal = check_reach(groups, sparsity, pattern, floor)
+    low, high = 0, len(steps)  # `high` steps suffice
+    while low < high:
+        middle = (low + high) // 2
+        if measure(_after(groups, steps, middle)) <= goal:
+            high = middle
+        else:
+            low = middle + 1
+    return _after(groups, steps, high)
+
+
+def check_reach(groups: Groups, sparsity: float, pattern: Unit, floor: int) -> float:
+    """What a sparsity leaves of the budget, with a margin for rounding.
+
+    Raises:
+        RegrowError: it cannot be met above the floors; the largest that can be is named.
+    """
+    measure = measure_of(groups, pattern.of)
+    whole = measure({})
+    fewest = {
+        g.name: torch.arange(len(g)) < _least(len(g), pattern.round_to, floor) for g in groups
+    }
+    least = measure(fewest)
+    goal = whole * (1 - sparsity) + 1e-9 * whole
+    if least > goal:
+        raise RegrowError(
+            f"a sparsity of {sparsity:g} of the {pattern.of} cannot be reached: with all floors "
+            f"{1 - least / whole:.4f} are removed; lower the sparsity or the floor, or exclude "
+            "fewer layers."
+        )
+    return goal
+
+
+def measure_of(groups: Groups, of: str) -> Measure:
+    """What a choice of units leaves of a budget."""
+    measures: dict[str, Measure] = {
+        "units": lambda keep: sum(int(keep[g.name].sum()) if keep else len(g) for g in groups),
+        "parameters": groups.parameters,
+        "macs": groups.macs,
+    }
+    return measures[of]
+
+
+def _least(size: int, round_to: int, floor: int) -> int:
+    return min(size, math.ceil(floor / round_to) * round_to)
+
+
+def _after(groups: Groups, steps: list[_Step], count: int) -> dict[str, Tensor]:
+    keep = {group.name: torch.ones(len(group), dtype=torch.bool) for group in groups}
+    for step in steps[:count]:
+        keep[step.group][list(step.units)] = False
+    return keep
+
+
+def _ordered(
+    model: nn.Module, groups: Groups, scores: Mapping[str, Tensor], pattern: Unit, floor: int
+) -> list[_Step]:
+    """Steps of at most `round_to` units, each group's in its own order, the least first."""
+    modules, round_to = dict(model.named_modules()), pattern.round_to
+    pools: dict[object, list[_Step]] = {}
+    for group in groups:
+        values, order = scores[group.name].sort(stable=True)
+        size = len(group)
+        least = _least(size, round_to, floor)
+        first = size % round_to if size > round_to else 0
+        start, highest = 0, -math.inf
+        while size - start > least:
+            end = min(start + (first if start == 0 and first else round_to), size - least)
+            # A step is as late as its best unit, and never before those that precede it.
+            highest = max(highest, float(values[end - 1]))
+            local = pattern.scope == "local" and math.isfinite(highest)
+            rank = end / size if local else highest
+            step = _Step(group.name, tuple(order[start:end].tolist()), rank)
+            pools.setdefault(_pool(group, pattern.scope, modules), []).append(step)
+            start = end
+    steps = []
+    for pool in pools.values():
+        ordered = sorted(pool, key=lambda step: step.rank)
+        if pattern.scope == "isomorphic":
+            ordered = [
+                _Step(
+                    step.group,
+                    step.units,
+                    (i + 1) / len(ordered) if math.isfinite(step.rank) else step.rank,
+                )
+                for i, step in enumerate(ordered)
+            ]
+        steps += ordered
+    return sorted(steps, key=lambda step: step.rank)
+
+
+def _pool(group: Group, scope: str, modules: Mapping[str, nn.Module]) -> object:
+    if scope != "isomorphic":
+        return scope
+    return tuple(
+        (type(modules.get(member.name.rpartition(".")[0])).__name__, member.dim, member.produces)
+        for member in group.members
+    )
