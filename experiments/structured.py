@@ -64,7 +64,7 @@ SETTINGS = {
     "cifar10": Setting(cifar10(), "resnet20", 12, 8, 0.1, 0.5, 0.75),
     "digits": Setting(digits(), "digits_cnn", 30, 20, 0.05, 0.9, 0.95),
 }
-ARMS = ("norm", "taylor", "random", "bidirectional", "small")
+ARMS = ("norm", "taylor", "small", "random", "bidirectional")
 
 
 class Seed:
@@ -197,11 +197,11 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="where data sets lie (else $REGROW_DATA)")
     options = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
-    for seed in range(options.seeds):
-        one = Seed(options.task, seed, options.out, options.data_dir)
-        for arm in ARMS:
+    seeds = [Seed(options.task, n, options.out, options.data_dir) for n in range(options.seeds)]
+    for arm in ARMS:  # the controls last, should there be no time for them
+        for one in seeds:
             found[arm].append(one.arm(arm))
-            print(options.task, seed, arm, found[arm][-1]["test_accuracy"], flush=True)
+            print(options.task, one.seed, arm, found[arm][-1]["test_accuracy"], flush=True)
     setting = SETTINGS[options.task]
     record = {
         "task": options.task, "model": setting.model, "arms": found,

@@ -9,6 +9,7 @@ from regrow.engine.choose import choose
 from regrow.engine.cut import Shrunk, masked
 from regrow.engine.groups import Groups
 from regrow.engine.grow import grow
+from regrow.engine.latency import LatencyTable, measure_latency
 from regrow.engine.plan import Plan, Regrowth
 from regrow.engine.prepare import prepare
 from regrow.engine.program import Program, Stage
@@ -24,6 +25,7 @@ from regrow.model.inspection import Inspection, inspect
 __all__ = [
     "Groups",
     "Inspection",
+    "LatencyTable",
     "MaskSet",
     "Plan",
     "Program",
@@ -42,6 +44,7 @@ __all__ = [
     "load_masks",
     "load_shrunk",
     "masked",
+    "measure_latency",
     "prepare",
     "prune",
     "recalibrate",

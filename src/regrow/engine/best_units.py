@@ -44,6 +44,7 @@ def best(
     sparsity: float,
     pattern: Unit,
     floor: int,
+    measure: Measure | None = None,
 ) -> dict[str, Tensor]:
     """The best units: others go in the order of their scores until so much is removed.
 
@@ -54,6 +55,7 @@ def best(
         sparsity: the fraction to remove of what the pattern says.
         pattern: budget, scope and rounding.
         floor: the least number of units that stay in a group.
+        measure: what a choice leaves of another budget than the pattern's.
 
     Returns:
         by group: boolean, one for each unit, True = kept.
@@ -61,9 +63,9 @@ def best(
     Raises:
         RegrowError: see `check_reach`.
     """
-    measure = measure_of(groups, pattern.of)
+    measure = measure or measure_of(groups, pattern.of)
     steps = _ordered(model, groups, scores, pattern, floor)
-    goal = check_reach(groups, sparsity, pattern, floor)
+    goal = check_reach(groups, sparsity, pattern, floor, measure)
     low, high = 0, len(steps)  # `high` steps suffice
     while low < high:
         middle = (low + high) // 2
@@ -74,13 +76,16 @@ def best(
     return _after(groups, steps, high)
 
 
-def check_reach(groups: Groups, sparsity: float, pattern: Unit, floor: int) -> float:
+def check_reach(
+    groups: Groups, sparsity: float, pattern: Unit, floor: int, measure: Measure | None = None
+) -> float:
     """What a sparsity leaves of the budget, with a margin for rounding.
 
     Raises:
         RegrowError: it cannot be met above the floors; the largest that can be is named.
     """
-    measure = measure_of(groups, pattern.of)
+    of = pattern.of if measure is None else "time"
+    measure = measure or measure_of(groups, pattern.of)
     whole = measure({})
     fewest = {
         g.name: torch.arange(len(g)) < _least(len(g), pattern.round_to, floor) for g in groups
@@ -89,7 +94,7 @@ def check_reach(groups: Groups, sparsity: float, pattern: Unit, floor: int) -> f
     goal = whole * (1 - sparsity) + 1e-9 * whole
     if least > goal:
         raise RegrowError(
-            f"a sparsity of {sparsity:g} of the {pattern.of} cannot be reached: with all floors "
+            f"a sparsity of {sparsity:g} of the {of} cannot be reached: with all floors "
             f"{1 - least / whole:.4f} are removed; lower the sparsity or the floor, or exclude "
             "fewer layers."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from regrow.core.names import unwrap
 from regrow.engine.best_units import best, scored
 from regrow.engine.gather import Source, gather
 from regrow.engine.groups import Groups
+from regrow.engine.latency import LatencyTable
 from regrow.model.collect import LossFn
 from regrow.model.inventory import check_finite, weights_of
 from regrow.parts.patterns.unit import Unit
@@ -25,7 +27,7 @@ def choose(
     groups: Groups,
     sparsity: float,
     *,
-    of: str = "units",
+    of: str | LatencyTable = "units",
     criterion: Any = "norm",
     scope: str = "global",
     normalisation: str = "mean",
@@ -45,7 +47,8 @@ def choose(
         model: whose groups they are.
         groups: of `regrow.groups`.
         sparsity: the fraction to remove, in [0, 1).
-        of: what of: "units", "parameters" or "macs" (multiply-adds for the example).
+        of: what of: "units", "parameters", "macs" (multiply-adds for the example), or the time by
+            a table of `measure_latency`.
         criterion: of units: its name, a table with "name" and options, or a part.
         scope: scores are compared over all groups ("global"), units go from each group alike
             ("local"), or from groups of like layers alike ("isomorphic", Fang et al. 2024).
@@ -66,7 +69,10 @@ def choose(
     """
     model = unwrap(model)
     check_sparsity(sparsity)
-    pattern = Unit(of, scope, normalisation, round_to)
+    budget, measure = of if isinstance(of, str) else "units", None
+    if isinstance(of, LatencyTable):
+        measure = partial(of.seconds, groups)
+    pattern = Unit(budget, scope, normalisation, round_to)
     if type(floor) is not int or floor < 1:
         raise RegrowError(f"floor is a whole number of at least 1; got {floor!r}.")
     for name in alive or {}:
@@ -79,4 +85,4 @@ def choose(
     scores = scored(part, groups, evidence, normalisation)
     for name, lives in (alive or {}).items():
         scores[name] = scores[name].masked_fill(lives, math.inf)
-    return best(model, groups, scores, sparsity, pattern, floor)
+    return best(model, groups, scores, sparsity, pattern, floor, measure)
