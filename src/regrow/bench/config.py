@@ -112,9 +112,7 @@ def configure(
             training[key.removeprefix("training.")] = _value(text)
         else:
             parameters[key] = _value(text)
-    trained = _typed(
-        training, _training_types(), f"training key of task {found.name!r}:", "training."
-    )
+    trained = typed_training(training, found)
     complete = replace(found.training, **trained)
     types, defaults = _parameters(make)
     if "seed" in parameters:
@@ -195,6 +193,15 @@ def _parameters(make: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         elif name != "seed":
             types[name], defaults[name] = hints[name], parameter.default
     return types, defaults
+
+
+def typed_training(values: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """Fields of a task's training, checked.
+
+    Raises:
+        RegrowError: a key is not known, or a value is not of its type.
+    """
+    return _typed(values, _training_types(), f"training key of task {task.name!r}:", "training.")
 
 
 def _training_types() -> dict[str, Any]:

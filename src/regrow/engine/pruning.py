@@ -51,6 +51,8 @@ class Pruning:
     @property
     def masks(self) -> MaskSet:
         """The present keep masks of the convolution and linear weights by clean name."""
+        if self._on.groups is None:
+            return self._at.masks
         return self._at.masks.only(entry.name for entry in self._on.entries)
 
     @property

@@ -1,0 +1,268 @@
+"""A study as its file describes it: which arms, at which sparsities, with which seeds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from regrow.bench.cells import Cell
+from regrow.bench.comparison.strategies import GRADUAL, RANDOM, SMALL, Strategy, find
+from regrow.bench.comparison.thin import thinned
+from regrow.bench.config import typed_training
+from regrow.bench.tasks import Task, Training, checked_splits, find_task
+from regrow.core.budget import check_sparsity
+from regrow.core.errors import RegrowError, unknown
+from regrow.engine.program import Program
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SCHEMA = 1
+_TOP = ("schema", "name", "budget", "grid", "strategies")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell stands in a study.
+
+    Attributes:
+        task, model: what is trained.
+        pattern: "element", "unit" or another: arms of one pattern are compared.
+        arm: the strategy and, where there are several, the criterion.
+        sparsity: of the pattern's budget.
+        seed: of weights, data order and random parts.
+        trial: the factor of the learning rate.
+    """
+
+    task: str
+    model: str
+    pattern: str
+    arm: str
+    sparsity: float
+    seed: int
+    trial: float = 1.0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Arms of one task, on some networks, at some sparsities, with some seeds.
+
+    Attributes:
+        task: a name of the task table, or "package.module:function".
+        strategies: names.
+        sparsities: of what the pattern says.
+        models: of the task; none named: its first.
+        criteria: of what is cut; one, or each with each strategy.
+        pattern: what is cut together; a name or a table.
+        seeds: how many, from 0 on.
+        epochs: of every arm, after the dense network.
+        trials: factors of the learning rate; every arm is tried with each, and the one that is
+            best on validation data counts.
+        training: of the task, where it differs.
+    """
+
+    task: str
+    strategies: tuple[str, ...]
+    sparsities: tuple[float, ...]
+    models: tuple[str, ...] = ()
+    criteria: tuple[str, ...] = ("magnitude",)
+    pattern: Any = "element"
+    seeds: int = 5
+    epochs: int = 20
+    trials: tuple[float, ...] = (1.0,)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The pattern's name."""
+        return self.pattern if isinstance(self.pattern, str) else str(self.pattern["name"])
+
+
+@dataclass(frozen=True)
+class Study:
+    """Grids, and the strategies of its own.
+
+    Attributes:
+        name: in the report.
+        grids: of arms.
+        own: strategies by name.
+        equal: whether all arms of a comparison must get the same budget.
+    """
+
+    name: str
+    grids: tuple[Grid, ...]
+    own: Mapping[str, Strategy] = field(default_factory=dict)
+    equal: bool = True
+
+    def cells(self, data_dir: Path | None = None) -> dict[Place, Cell]:
+        """Every cell, all arms of the first seed before those of the next.
+
+        Args:
+            data_dir: where data sets lie; networks built small are made to fit an input.
+
+        Raises:
+            RegrowError: a name is not known, a strategy does not go with a sparsity or budget, or
+                an arm would get another budget than the others.
+        """
+        made: dict[Place, Cell] = {}
+        for grid in self.grids:
+            task = find_task(grid.task)
+            example = checked_splits(task, data_dir).train.images[:1]
+            for seed in range(grid.seeds):
+                made |= self._of_seed(grid, task, example, seed)
+        return dict(sorted(made.items(), key=lambda item: item[0].seed))
+
+    def _of_seed(
+        self, grid: Grid, task: Task, example: Tensor, seed: int
+    ) -> Iterator[tuple[Place, Cell]]:
+        training = replace(task.training, **typed_training(grid.training, task))
+        models = grid.models or (next(iter(task.models)),)
+        for model in models:
+            if model not in task.models:
+                raise unknown(f"model of task {task.name!r}:", model, task.models)
+            for sparsity in grid.sparsities:
+                for trial in grid.trials:
+                    place = Place(task.name, model, grid.kind, "", sparsity, seed, trial)
+                    yield from self._arms(grid, task, training, place)
+                    here = replace(place, arm=SMALL)
+                    yield here, _small(grid, task, training, here, example)
+
+    def _arms(
+        self, grid: Grid, task: Task, training: Training, place: Place
+    ) -> Iterator[tuple[Place, Cell]]:
+        tried = replace(training, fine_tune_lr=training.fine_tune_lr * place.trial)
+        for arm, strategy, cut in self._strategies(grid):
+            program = strategy.program(place.sparsity, grid.epochs, place.seed, cut)
+            cycles = strategy.cycles(program, grid.epochs)
+            self._check_budget(arm, program, grid)
+            here = replace(place, arm=arm)
+            yield (
+                here,
+                Cell(task, place.model, place.seed, tried, program, cycles, name=_told(here)),
+            )
+
+    def _strategies(self, grid: Grid) -> Iterator[tuple[str, Strategy, dict[str, Any]]]:
+        """Arms of a grid, and how they cut; controls last."""
+        several = len(grid.criteria) > 1
+        for name in grid.strategies:
+            strategy = find(name, self.own)
+            for criterion in grid.criteria:
+                arm = f"{name}, {criterion}" if several else name
+                yield arm, strategy, {"criterion": criterion, "pattern": grid.pattern}
+        for control in (RANDOM, GRADUAL):
+            usual = "norm" if grid.kind == "unit" else "magnitude"
+            yield control.name, control, {"pattern": grid.pattern, "criterion": usual}
+
+    def _check_budget(self, arm: str, program: Program, grid: Grid) -> None:
+        if self.equal and program.epochs not in (None, grid.epochs):
+            raise RegrowError(
+                f"arm {arm!r} lasts {program.epochs} epochs, the others {grid.epochs}; make them "
+                "equal, or say budget = 'unequal' above the grids, which every figure then tells."
+            )
+
+
+def _small(grid: Grid, task: Task, training: Training, place: Place, example: Tensor) -> Cell:
+    """The cell of a network built small and trained from scratch for all the epochs."""
+    of = "parameters"
+    if grid.kind == "unit":
+        of = "macs" if isinstance(grid.pattern, str) else str(grid.pattern.get("of", "macs"))
+    share = 1 - place.sparsity
+    name = f"{place.model} with {100 * share:.4g} % of the {of}"
+    make = thinned(task.models[place.model], example, share, of)
+    own = replace(task, models={**task.models, name: make})
+    epochs = training.dense_epochs + grid.epochs
+    lr = training.lr * place.trial
+    return Cell(own, name, place.seed, training, None, (epochs,), lr, name=_told(place))
+
+
+def _told(place: Place) -> str:
+    tried = "" if place.trial == 1 else f", learning rate x {place.trial:g}"
+    return f"{place.model}, {place.arm} at {100 * place.sparsity:g} %, seed {place.seed}{tried}"
+
+
+def read(path: Path) -> Study:
+    """A study from its TOML file.
+
+    Raises:
+        RegrowError: the file cannot be read; a key is not known (with the nearest one), or a value
+            is not of its kind.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RegrowError(f"there is no study file {str(path)!r}.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RegrowError(f"{path} cannot be read as TOML: {error}.") from error
+    return study_of(data, path.stem, str(path))
+
+
+def study_of(data: Mapping[str, Any], name: str, where: str) -> Study:
+    """A study from plain data; see `read`."""
+    if data.get("schema", SCHEMA) != SCHEMA:
+        raise RegrowError(
+            f"{where} has schema {data['schema']!r}, this regrow reads {SCHEMA}; use the regrow "
+            "that wrote it."
+        )
+    for key in data:
+        if key not in _TOP:
+            raise unknown(f"key in {where}:", key, _TOP)
+    budget = data.get("budget", "equal")
+    if budget not in ("equal", "unequal"):
+        raise RegrowError(f"{where}: budget={budget!r} is neither 'equal' nor 'unequal'.")
+    tables = data.get("grid")
+    if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
+        raise RegrowError(f"{where} has no grid; begin one with a line [[grid]].")
+    own = {key: Strategy.of(key, table) for key, table in data.get("strategies", {}).items()}
+    return Study(
+        str(data.get("name", name)),
+        tuple(_grid(table, own, where) for table in tables),
+        own,
+        budget == "equal",
+    )
+
+
+def _grid(table: Mapping[str, Any], own: Mapping[str, Strategy], where: str) -> Grid:
+    known = [each.name for each in fields(Grid)]
+    for key in table:
+        if key not in known:
+            raise unknown(f"key of a grid in {where}:", key, known)
+    for key in ("task", "strategies", "sparsities"):
+        if not table.get(key):
+            raise RegrowError(f"{where}: a grid needs {key}; see `regrow compare --help`.")
+    values: dict[str, Any] = dict(table)
+    for key, kind in (
+        ("strategies", str),
+        ("models", str),
+        ("criteria", str),
+        ("sparsities", float),
+        ("trials", float),
+    ):
+        if key in values:
+            values[key] = _list(where, key, values[key], kind)
+    for key in ("seeds", "epochs"):
+        if key in values and (type(values[key]) is not int or values[key] < 1):
+            raise RegrowError(f"{where}: {key}={values[key]!r} is a whole number of at least 1.")
+    grid = Grid(**values)
+    for sparsity in grid.sparsities:
+        check_sparsity(sparsity)
+    if min(grid.trials) <= 0:
+        raise RegrowError(f"{where}: trials are factors of the learning rate, above 0.")
+    for name in grid.strategies:
+        find(name, own)
+    return grid
+
+
+def _list(where: str, key: str, value: Any, kind: type) -> tuple[Any, ...]:
+    given: Sequence[Any] = value if isinstance(value, list) else [value]
+    kinds = (int, float) if kind is float else (kind,)
+    if not given or not all(type(each) in kinds for each in given):
+        what = "numbers" if kind is float else "names"
+        raise RegrowError(f"{where}: {key}={value!r} must be a list of {what}.")
+    return tuple(dict.fromkeys(kind(each) for each in given))
