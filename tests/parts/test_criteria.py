@@ -14,6 +14,9 @@ from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.criteria.lamp import lamp
+from regrow.parts.criteria.magnitude import Magnitude
+from regrow.parts.criteria.shuffled import Shuffled
+from regrow.parts.criteria.taylor import Taylor
 
 WEIGHT, GRADIENT, SQUARE = Need("weight"), Need("gradient"), Need("gradient_square")
 
@@ -144,3 +147,20 @@ def test_every_criterion_declares_what_it_reads(row: Any) -> None:
         less = {other: t for other, t in tensors.items() if other != need}
         with pytest.raises(RegrowError, match=need.kind):
             part.score(Evidence(less, key=(0,)))
+
+
+def test_shuffled_are_the_same_scores_in_other_places_of_the_same_weight() -> None:
+    weights = {"a": torch.randn(40, 30), "b": torch.randn(7)}
+    found = Evidence({Need("weight"): weights}, key=(0, 1))
+    usual, wrong = Magnitude().score(found), Shuffled("magnitude").score(found)
+    for name, scores in usual.items():
+        assert torch.equal(scores.flatten().sort().values, wrong[name].flatten().sort().values)
+    assert int((usual["a"] == wrong["a"]).sum()) < 10
+    assert torch.equal(wrong["a"], Shuffled("magnitude").score(found)["a"])
+    later = Evidence({Need("weight"): weights}, key=(0, 2))
+    assert not torch.equal(wrong["a"], Shuffled("magnitude").score(later)["a"])
+    assert Shuffled("taylor").needs == Taylor().needs
+    with pytest.raises(RegrowError, match="shuffle twice"):
+        Shuffled("shuffled")
+    with pytest.raises(RegrowError, match="Did you mean 'taylor'"):
+        Shuffled("tailor")

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from regrow.cli.compare import STUDY, compare_command, report_study
 from regrow.cli.export import export_command
 from regrow.cli.pack import pack_command
 from regrow.cli.time import time_command
@@ -184,19 +185,26 @@ def inspect_command(
 
 @app.command()
 def report(
-    directory: Annotated[Path, typer.Argument(help="A run directory, or one that holds several.")],
+    directory: Annotated[
+        Path, typer.Argument(help="A study, a run, or a directory that holds several runs.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="The page to write; default DIRECTORY/report.html.")
     ] = None,
 ) -> None:
-    """Write one self-contained page from the records of one run or many."""
+    """Write one self-contained page from the records of a study, or of one run or many."""
     from regrow.bench.report import find_runs
 
     page = out or directory / "report.html"
+    if (directory / STUDY).is_file():
+        page = report_study(directory, page)
+        Console().print(f"report: {escape(str(page))}", soft_wrap=True)
+        return
     _page(find_runs(directory), page, f"regrow report {shlex.quote(str(directory))}")
     Console().print(f"report: {escape(str(page))}", soft_wrap=True)
 
 
+app.command("compare")(compare_command)
 app.command("export")(export_command)
 app.command("pack")(pack_command)
 app.command("time")(time_command)

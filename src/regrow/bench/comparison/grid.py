@@ -11,7 +11,15 @@ from typing import Any
 from torch import Tensor
 
 from regrow.bench.cells import Cell
-from regrow.bench.comparison.strategies import GRADUAL, RANDOM, SMALL, Strategy, find
+from regrow.bench.comparison.strategies import (
+    GRADUAL,
+    ONE_WAY,
+    RANDOM,
+    SHUFFLED,
+    SMALL,
+    Strategy,
+    find,
+)
 from regrow.bench.comparison.thin import thinned
 from regrow.bench.config import typed_training
 from regrow.bench.tasks import Task, Training, checked_splits, find_task
@@ -138,24 +146,33 @@ class Study:
         self, grid: Grid, task: Task, training: Training, place: Place
     ) -> Iterator[tuple[Place, Cell]]:
         tried = replace(training, fine_tune_lr=training.fine_tune_lr * place.trial)
-        for arm, strategy, cut in self._strategies(grid):
+        for arm, strategy, cut in self._strategies(grid, place.sparsity):
             program = strategy.program(place.sparsity, grid.epochs, place.seed, cut)
-            cycles = strategy.cycles(program, grid.epochs)
             self._check_budget(arm, program, grid)
+            cycles = strategy.cycles(program, program.epochs or grid.epochs)
             here = replace(place, arm=arm)
             yield (
                 here,
                 Cell(task, place.model, place.seed, tried, program, cycles, name=_told(here)),
             )
 
-    def _strategies(self, grid: Grid) -> Iterator[tuple[str, Strategy, dict[str, Any]]]:
-        """Arms of a grid, and how they cut; controls last."""
+    def _strategies(
+        self, grid: Grid, sparsity: float
+    ) -> Iterator[tuple[str, Strategy, dict[str, Any]]]:
+        """Arms of a grid at a sparsity, and how they cut; controls last.
+
+        At the greatest sparsity there is a twin of each whose scores are shuffled, for the alarm.
+        """
         several = len(grid.criteria) > 1
         for name in grid.strategies:
             strategy = find(name, self.own)
             for criterion in grid.criteria:
                 arm = f"{name}, {criterion}" if several else name
-                yield arm, strategy, {"criterion": criterion, "pattern": grid.pattern}
+                cut = {"criterion": criterion, "pattern": grid.pattern}
+                yield arm, strategy, cut
+                if sparsity == max(grid.sparsities) and _can_be_shuffled(grid, strategy, criterion):
+                    wrong = {"name": "shuffled", "of": criterion}
+                    yield arm + SHUFFLED, strategy, {**cut, "criterion": wrong}
         for control in (RANDOM, GRADUAL):
             usual = "norm" if grid.kind == "unit" else "magnitude"
             yield control.name, control, {"pattern": grid.pattern, "criterion": usual}
@@ -166,6 +183,12 @@ class Study:
                 f"arm {arm!r} lasts {program.epochs} epochs, the others {grid.epochs}; make them "
                 "equal, or say budget = 'unequal' above the grids, which every figure then tells."
             )
+
+
+def _can_be_shuffled(grid: Grid, strategy: Strategy, criterion: str) -> bool:
+    """Whether the places that a criterion chooses stay chosen: nothing returns elsewhere."""
+    own = "criterion" in strategy.settings or criterion in ("random", "shuffled")
+    return grid.kind != "unit" and strategy.recipe in ONE_WAY and not own
 
 
 def _small(grid: Grid, task: Task, training: Training, place: Place, example: Tensor) -> Cell:

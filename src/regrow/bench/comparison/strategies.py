@@ -55,7 +55,7 @@ class Strategy:
         two = self.recipe in ("bidirectional_paper", "bidirectional_units")
         budget: Any = (epochs - epochs // 2, epochs // 2) if two else epochs
         make = RECIPES[self.recipe].make
-        return make(sparsity=sparsity, epochs=budget, seed=seed, **options)
+        return make(**{"sparsity": sparsity, "epochs": budget, "seed": seed, **options})
 
     def cycles(self, program: Program, epochs: int) -> tuple[int, ...]:
         """Epochs of each learning-rate cycle: one over all, or one after each cut."""
@@ -144,6 +144,13 @@ RANDOM = Strategy("random", "one_shot", "one cut at random", {"criterion": "rand
 GRADUAL = Strategy("gradual magnitude", "gradual", "a cubic ramp, by magnitude")
 SMALL = "small dense"
 """Arms that every comparison has: no knowledge, the usual, and a network built small."""
+
+
+SHUFFLED = ", shuffled"
+"""What follows the name of an arm's twin whose scores are in the wrong places."""
+
+ONE_WAY = ("one_shot", "iterative", "hybrid", "gradual")
+"""Recipes by which nothing returns."""
 
 
 def find(name: str, own: Mapping[str, Strategy]) -> Strategy:

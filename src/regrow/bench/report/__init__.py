@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from regrow.bench.report.compare import arrange
@@ -40,17 +41,22 @@ def write_report(runs: Sequence[Path], out: Path, *, command: str) -> Path:
     if out.is_dir():
         raise RegrowError(f"{str(out)!r} is a directory; name the page itself, as in report.html.")
     sections = [section(each, out) for each in arrange([read_run(Path(run)) for run in runs])]
-    package = files(__name__)
+    render(out, "page.html.j2", sections=sections, command=command)
+    return out
+
+
+def render(out: Path, template: str, **values: Any) -> None:
+    """Write a page from one of the package's templates, styles and all."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader(__name__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = environment.from_string((package / "page.html.j2").read_text(encoding="utf-8"))
-    page = template.render(
-        sections=sections,
-        command=command,
-        markers=MARKER_PATHS,
-        style=Markup((package / "page.css").read_text(encoding="utf-8")),
+    style = (files(__name__) / "page.css").read_text(encoding="utf-8")
+    page = environment.get_template(template).render(
+        markers=MARKER_PATHS, style=Markup(style), **values
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page.rstrip() + "\n", encoding="utf-8", newline="\n")
-    return out

@@ -7,6 +7,7 @@ from regrow.parts.criteria.lamp import Lamp
 from regrow.parts.criteria.magnitude import Magnitude
 from regrow.parts.criteria.random import Random
 from regrow.parts.criteria.saliency import Saliency
+from regrow.parts.criteria.shuffled import Shuffled
 from regrow.parts.criteria.taylor import Taylor
 
 CRITERIA: Table[Criterion] = Table(
@@ -17,4 +18,5 @@ CRITERIA: Table[Criterion] = Table(
     Row("saliency", Saliency, "LeCun et al. 1990, eq. 4"),
     Row("fisher", Fisher, "arXiv 2508.13836 (2025)"),
     Row("random", Random, "Blalock et al. 2020"),
+    Row("shuffled", Shuffled, "Su et al. 2020"),
 )

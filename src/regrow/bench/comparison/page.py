@@ -1,0 +1,270 @@
+"""One self-contained page about a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from regrow.bench.comparison import charts
+from regrow.bench.comparison.evidence import DENSE, Comparison, Row
+from regrow.bench.comparison.judgement import CONTROL, alarms, best, standings, verdict
+from regrow.bench.comparison.strategies import RANDOM, SHUFFLED
+from regrow.bench.report import render
+from regrow.bench.report.parts import Figure, Key, Table, twice
+from regrow.bench.report.svg import colour_index, marker
+from regrow.bench.statistics import Interval, student_interval
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page tells of one comparison."""
+
+    title: str
+    seeds: str
+    headline: str
+    sentences: tuple[str, ...]
+    alarms: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    rows: Table
+    links: tuple[str, ...]
+
+
+def write_study(
+    name: str,
+    comparisons: Sequence[Comparison],
+    out: Path,
+    *,
+    equal: bool,
+    missing: int,
+    cells: str,
+    command: str,
+) -> Path:
+    """Write the page of a study; the same evidence gives the same bytes.
+
+    Args:
+        name: of the study.
+        comparisons: of `evidence.compare`.
+        out: the page.
+        equal: whether all arms had the same budget.
+        missing: cells that are not finished.
+        cells: the folder of cells beside the page, for links.
+        command: writes the page again.
+    """
+    sections = [_section(each, equal, cells) for each in comparisons]
+    render(out, "study.html.j2", name=name, sections=sections, missing=missing, command=command)
+    return out
+
+
+def _section(comparison: Comparison, equal: bool, cells: str) -> Section:
+    counts = {len(rows) for levels in comparison.arms.values() for rows in levels.values()}
+    seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
+    sentences = verdict(comparison)
+    warned = alarms(comparison)
+    if not equal:
+        warned.append("Arms had unequal budgets: the study says budget = 'unequal'.")
+    if comparison.trials > 1:
+        sentences.append(
+            f"Every arm was tried with {comparison.trials} learning rates; the one that was best "
+            "on validation data counts."
+        )
+    every = [
+        row
+        for arm in sorted(comparison.arms)
+        for level in sorted(comparison.arms[arm])
+        for row in comparison.arms[arm][level].values()
+    ]
+    what = {"element": "single weights", "unit": "channels and heads"}
+    pattern = what.get(comparison.pattern, comparison.pattern)
+    return Section(
+        f"{comparison.task}, {comparison.model}, {pattern}",
+        f"{seeds} seed{'s' * (seeds != '1')}",
+        _headline(comparison),
+        tuple(sentences),
+        tuple(warned),
+        tuple(_figures(comparison)),
+        Table(
+            ("Arm", "Sparsity", "Seed", "Test", "Validation", "Weights kept", "Epochs", "Steps",
+             "Seconds"),
+            tuple(_cells_of(row) for row in every),
+        ),
+        tuple(f"{cells}/{row.cell}/result.json" for row in every),
+    )  # fmt: skip
+
+
+def _headline(comparison: Comparison) -> str:
+    ahead = {
+        sparsity: [
+            a
+            for a, s in standings(comparison, sparsity).items()
+            if s.certain and s.difference.mean > 0
+        ]
+        for sparsity in comparison.sparsities
+    }
+    told = [f"{100 * sparsity:g} %" for sparsity, arms in ahead.items() if arms]
+    if not told:
+        return f"No strategy was found to be better than {CONTROL}"
+    top = [best(comparison, s) for s, arms in ahead.items() if arms]
+    names = sorted({each for each in top if each})
+    return f"Better than {CONTROL} at {', '.join(told)}: {', '.join(names)}"
+
+
+def _cells_of(row: Row) -> tuple[str, ...]:
+    at = row.place
+    arm = at.arm if at.trial == 1 else f"{at.arm}, learning rate x {at.trial:g}"
+    return (
+        arm,
+        f"{100 * at.sparsity:g} %",
+        str(at.seed),
+        f"{100 * row.test:.2f} %",
+        f"{100 * row.validation:.2f} %",
+        f"{row.kept:,} of {row.total:,}",
+        f"{row.dense_epochs} + {row.epochs}",
+        f"{row.steps:,}",
+        f"{row.seconds:.1f}",
+    )
+
+
+def _figures(comparison: Comparison) -> list[Figure]:
+    slots = {DENSE: 0, **{arm: 1 + index for index, arm in enumerate(comparison.arms)}}
+    dense = student_interval(comparison.dense.values()) if comparison.dense else None
+    means = {
+        arm: {
+            level: student_interval(comparison.accuracy(arm, level).values())
+            for level in sorted(levels)
+        }
+        for arm, levels in comparison.arms.items()
+        if not arm.endswith(SHUFFLED)
+    }
+    beside: dict[str, dict[float, Interval]] = {arm: {} for arm in comparison.arms}
+    for level in comparison.sparsities:
+        for arm, standing in standings(comparison, level).items():
+            beside[arm][level] = standing.difference
+    beside = {arm: found for arm, found in beside.items() if found}
+    about = f"{comparison.task}, {comparison.model}, {comparison.pattern}"
+    return [
+        _accuracy(means, dense, slots, about),
+        *([_differences(comparison, beside, slots, about)] if beside else []),
+        _cost(comparison, slots, about),
+    ]
+
+
+def _accuracy(
+    means: Mapping[str, Mapping[float, Interval]],
+    dense: Interval | None,
+    slots: Mapping[str, int],
+    about: str,
+) -> Figure:
+    alone = len(means) == 1
+    lines = [
+        charts.Line(slots[arm], points, aside=arm == RANDOM.name and not alone)
+        for arm, points in means.items()
+    ]
+    label = f"Test accuracy over sparsity: {about}"
+    wide, narrow = twice(lambda width: charts.over_sparsity(lines, dense, width, label))
+    legend = tuple(_key(arm, slots) for arm in means)
+    if dense is not None:
+        legend = (Key("dense", "arm-0", "dashed"), *legend)
+    levels = sorted({level for points in means.values() for level in points})
+    rows = tuple(
+        (arm, *(_interval(points.get(level)) for level in levels)) for arm, points in means.items()
+    )
+    return Figure(
+        "Accuracy over sparsity",
+        "Means over seeds with 95 % Student intervals of the mean. Random pruning may fall below "
+        "the figure; its numbers are in the table.",
+        wide,
+        narrow,
+        legend,
+        Table(("Arm", *(f"{100 * level:g} %" for level in levels)), rows),
+    )
+
+
+def _differences(
+    comparison: Comparison,
+    beside: Mapping[str, Mapping[float, Interval]],
+    slots: Mapping[str, int],
+    about: str,
+) -> Figure:
+    # Random pruning falls so far behind that nothing else could be told apart beside it.
+    shown = {arm: found for arm, found in beside.items() if arm != RANDOM.name} or beside
+    lines = [charts.Line(slots[arm], found) for arm, found in shown.items()]
+    label = f"Differences from {CONTROL} over sparsity: {about}"
+    wide, narrow = twice(lambda width: charts.differences(lines, CONTROL, width, label))
+    levels = comparison.sparsities
+    certain = {level: standings(comparison, level) for level in levels}
+    rows = tuple(
+        (
+            arm,
+            *(
+                _interval(found.get(level), signed=True)
+                + ("*" if arm in certain[level] and certain[level][arm].certain else "")
+                for level in levels
+            ),
+        )
+        for arm, found in beside.items()
+    )
+    words = (
+        "Paired by seed, with 95 % Student intervals; random pruning is in the table alone. A "
+        "star: certain among all arms of that sparsity together (Holm, 5 %)."
+    )
+    return Figure(
+        f"Beside {CONTROL}",
+        words,
+        wide,
+        narrow,
+        tuple(_key(arm, slots) for arm in shown),
+        Table(("Arm", *(f"{100 * level:g} %" for level in levels)), rows),
+    )
+
+
+def _cost(comparison: Comparison, slots: Mapping[str, int], about: str) -> Figure:
+    level = comparison.sparsities[-1]
+    points, rows = [], []
+    for arm, levels in comparison.arms.items():
+        found = list(levels.get(level, {}).values())
+        if not found:
+            continue
+        epochs = fmean(row.epochs + row.dense_epochs for row in found)
+        accuracy = student_interval(100 * row.test for row in found)
+        if arm != RANDOM.name and not arm.endswith(SHUFFLED):
+            points.append((slots[arm], epochs, accuracy))
+        rows.append(
+            (
+                arm,
+                _interval(accuracy),
+                f"{epochs:g}",
+                f"{fmean(row.steps for row in found):,.0f}",
+                f"{fmean(row.seconds for row in found):.1f}",
+            )
+        )
+    label = f"Test accuracy over epochs at {100 * level:g} %: {about}"
+    wide, narrow = twice(lambda width: charts.over_epochs(points, width, label))
+    return Figure(
+        f"What it cost, at {100 * level:g} %",
+        "Epochs of the arm and of the dense network that it starts from; steps and seconds of the "
+        "arm alone. Random pruning is in the table alone.",
+        wide,
+        narrow,
+        tuple(
+            _key(arm, slots)
+            for arm, levels in comparison.arms.items()
+            if level in levels and arm != RANDOM.name and not arm.endswith(SHUFFLED)
+        ),
+        Table(("Arm", "Test accuracy", "Epochs", "Steps", "Seconds"), tuple(rows)),
+    )
+
+
+def _key(arm: str, slots: Mapping[str, int]) -> Key:
+    return Key(arm, f"arm-{colour_index(slots[arm])}", marker(slots[arm]))
+
+
+def _interval(each: Interval | None, *, signed: bool = False) -> str:
+    if each is None:
+        return ""
+    form = "+.2f" if signed else ".2f"
+    words = f"{each.mean:{form}}"
+    if each.low is not None and each.high is not None:
+        words += f" ({each.low:{form}} to {each.high:{form}})"
+    return words.replace("-", "−")

@@ -1,0 +1,143 @@
+"""`regrow compare`: every arm of a study, and the page about it."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from regrow.core.errors import RegrowError
+
+if TYPE_CHECKING:
+    from regrow.bench.comparison.grid import Study
+    from regrow.bench.store import Store
+
+STUDY = "study.toml"
+
+
+def compare_command(
+    study: Annotated[Path, typer.Argument(help="A study file (docs/compare.md).")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where cells, records and the page go.")],
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes, each of one thread.")
+    ] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what is to be done.")
+    ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(metavar="M", help="Pause after so many minutes; call again to go on."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where data sets lie; else $REGROW_DATA, else ./data.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
+) -> None:
+    """Compare strategies at equal budgets, and write a page about what was found.
+
+    Finished cells are kept in DIR/cells and never trained twice; a study that was stopped goes on
+    where it was.
+
+    regrow compare study.toml --out studies/first --workers 2
+    """
+    from regrow.bench.comparison.grid import read
+    from regrow.bench.store import Store
+    from regrow.bench.study import estimate, run_cells, serve
+
+    asked = read(study)
+    cells = asked.cells(data_dir)
+    words = ["regrow", "compare", str(study), "--out", str(out)]
+    stop_at = None if minutes is None else time.monotonic() + 60 * minutes
+    store = Store(out, data_dir=data_dir, device=device, command=shlex.join(words), stop_at=stop_at)
+    every = list(cells.values())
+    if worker:
+        serve(every, store, workers=workers, tell=_say)
+        return
+    now = estimate(every, store)
+    _say(now.text(workers))
+    if dry_run:
+        for cell in every:
+            done = "done" if store.finished(cell) else "to do"
+            _say(f"{cell.key} {done:>6} {cell.epochs:>4} epochs  {cell.label}")
+        return
+    _keep(study, out)
+    more = [] if data_dir is None else ["--data-dir", str(data_dir)]
+    more += [] if minutes is None else ["--minutes", str(minutes)]
+    start = [sys.executable, "-m", *words, "--workers", str(workers), "--device", device]
+    try:
+        run_cells(every, store, workers=workers, command=[*start, *more, "--worker"], tell=_say)
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on where it was.")
+        raise
+    finally:
+        page = write_page(asked, store, data_dir, out / "report.html")
+        if page is not None:
+            _say(f"report: {page}")
+    failed = [cell for cell in every if store.error(cell) or store.error(cell.dense())]
+    for cell in failed:
+        _say(f"failed: {cell.label}: {store.error(cell) or store.error(cell.dense())}")
+    _say(estimate(every, store).text(workers))
+
+
+def write_page(study: Study, store: Store, data_dir: Path | None, page: Path) -> Path | None:
+    """The page and the table of records of a study, as far as it is finished; None before that."""
+    from regrow.bench.comparison.evidence import compare, csv_of, gather
+    from regrow.bench.comparison.page import write_study
+    from regrow.core.files import write_atomic
+
+    cells = study.cells(data_dir)
+    rows = gather(cells, store)
+    if not rows:
+        return None
+    write_atomic(store.directory / "records.csv", csv_of(rows).encode())
+    missing = sum(1 for cell in cells.values() if not store.finished(cell))
+    return write_study(
+        study.name,
+        compare(rows),
+        page,
+        equal=study.equal,
+        missing=missing,
+        cells="cells",
+        command=f"regrow report {shlex.quote(str(store.directory))}",
+    )
+
+
+def report_study(directory: Path, page: Path) -> Path:
+    """The page of a study that lies in a directory.
+
+    Raises:
+        RegrowError: nothing of it is finished.
+    """
+    from regrow.bench.comparison.grid import read
+    from regrow.bench.store import Store
+
+    written = write_page(read(directory / STUDY), Store(directory), None, page)
+    if written is None:
+        raise RegrowError(f"no cell of the study in {directory} is finished; run it first.")
+    return written
+
+
+def _keep(study: Path, out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if study.resolve() != (out / STUDY).resolve():
+            shutil.copyfile(study, out / STUDY)
+    except OSError as error:
+        raise RegrowError(f"{out} cannot be written: {error.strerror}.") from error
+
+
+def _say(line: str) -> None:
+    Console().print(escape(line), highlight=False, soft_wrap=True)

@@ -1,0 +1,82 @@
+"""`regrow compare`: a study from the command line, stopped and taken up, by several workers."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from blobs_example import call, refused, start
+
+STUDY = """
+name = "blobs"
+[[grid]]
+task = "{task}"
+strategies = ["one_shot", "gradual"]
+sparsities = [0.5, 0.8]
+seeds = 2
+epochs = 4
+"""
+ROWS = 2 * (2 * 5 + 2) + 2  # seeds x (sparsities x arms + twins), and two dense networks
+CELLS = ROWS - 4  # the control is gradual, too
+
+
+@pytest.fixture
+def study(blobs: str) -> Path:
+    path = Path("study.toml")
+    path.write_text(STUDY.format(task=blobs))
+    return path
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    rows = list(csv.DictReader((out / "records.csv").read_text().splitlines()))
+    for row in rows:
+        del row["seconds"]
+    return sorted(rows, key=lambda row: tuple(row.values()))
+
+
+def test_a_study_ends_with_its_page_and_table(study: Path) -> None:
+    told = call("compare", study, "--out", "a", "--dry-run")
+    assert told.code == 0
+    assert told.out.count("to do") == ROWS - 2
+    assert not Path("a").exists()
+    done = call("compare", study, "--out", "a")
+    assert done.code == 0, done.err
+    assert f"{CELLS} of {CELLS} cells done" in done.out
+    assert len(table(Path("a"))) == ROWS
+    page = Path("a/report.html").read_text()
+    assert "<h1>blobs</h1>" in page
+    assert "not finished" not in page
+    again = call("compare", study, "--out", "a")
+    assert "0 epochs left" in again.out.splitlines()[0]
+    Path("a/report.html").unlink()
+    assert call("report", "a").code == 0
+    assert Path("a/report.html").read_text() == page
+
+
+def test_stopped_and_taken_up_by_two_workers_it_is_the_same(study: Path, tmp_path: Path) -> None:
+    assert call("compare", study, "--out", "whole").code == 0
+    first = start("compare", study, "--out", "parts", cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(Path("parts").glob("cells/*/result.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    out, _ = first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert "goes on where it was" in out
+    second = start("compare", study, "--out", "parts", "--workers", "2", cwd=tmp_path)
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
+    assert f"{CELLS} of {CELLS} cells done" in out
+    assert table(Path("parts")) == table(Path("whole"))
+
+
+def test_what_is_refused(study: Path) -> None:
+    assert "there is no study file" in refused("compare", "none.toml", "--out", "a")
+    study.write_text(study.read_text().replace("gradual", "gradul"))
+    assert "Did you mean 'gradual'" in refused("compare", study, "--out", "a")
+    study.write_text("grid = 3")
+    assert "has no grid" in refused("compare", study, "--out", "a")
+    assert not Path("a").exists()
