@@ -54,7 +54,7 @@ def estimate(cells: Iterable[Cell], store: Store) -> Estimate:
     """How much of the cells is left, by the seconds per epoch of those that are finished.
 
     An epoch of a network costs what its finished cells took, dense ones and pruned ones apart as
-    soon as there are both.
+    soon as there are both; where nothing of a network is finished, what one costs in its task.
     """
     every = _with_dense(cells)
     spent: dict[tuple[str, str, bool], list[float]] = {}  # seconds and epochs
@@ -64,13 +64,15 @@ def estimate(cells: Iterable[Cell], store: Store) -> Estimate:
         if record is None:
             left.append(cell)
             continue
-        sums = spent.setdefault(_kind(cell), [0.0, 0.0])
-        sums[0] += record["result"]["seconds"]
-        sums[1] += record["result"]["epochs"]
+        for key in (_kind(cell), (cell.task.name, "", False)):
+            sums = spent.setdefault(key, [0.0, 0.0])
+            sums[0] += record["result"]["seconds"]
+            sums[1] += record["result"]["epochs"]
     minutes: float | None = 0.0
     for cell in left:
         task, model, pruned = _kind(cell)
-        known = spent.get((task, model, pruned)) or spent.get((task, model, not pruned))
+        keys = ((task, model, pruned), (task, model, not pruned), (task, "", False))
+        known = next((spent[key] for key in keys if key in spent), None)
         if known is None or minutes is None:
             minutes = None
         else:

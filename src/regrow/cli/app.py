@@ -17,6 +17,7 @@ from rich.markup import escape
 from regrow.cli.compare import STUDY, compare_command, report_study
 from regrow.cli.export import export_command
 from regrow.cli.pack import pack_command
+from regrow.cli.recommend import recommend_command
 from regrow.cli.time import time_command
 from regrow.core.errors import RegrowError
 
@@ -207,6 +208,7 @@ def report(
 app.command("compare")(compare_command)
 app.command("export")(export_command)
 app.command("pack")(pack_command)
+app.command("recommend")(recommend_command)
 app.command("time")(time_command)
 
 

@@ -1,0 +1,73 @@
+"""`regrow recommend`: what the records of studies say about a task, a network and a sparsity."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from regrow.core.errors import RegrowError
+
+if TYPE_CHECKING:
+    from regrow.bench.comparison.evidence import Row
+
+TABLE = "records.csv"
+
+
+def recommend_command(
+    records: Annotated[
+        list[Path],
+        typer.Option(metavar="DIR", help="A study, or its records.csv. Repeatable."),
+    ],
+    sparsity: Annotated[float, typer.Option(metavar="S", help="To be reached, in [0, 1).")],
+    task: Annotated[str, typer.Option(metavar="TASK", help="What is trained.")] = "digits",
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The network.")] = None,
+    budget: Annotated[
+        str, typer.Option(metavar="N", help="Epochs after the dense network, as 40 or 40epochs.")
+    ] = "20epochs",
+    pattern: Annotated[
+        str, typer.Option(metavar="NAME", help="element, or unit for channels.")
+    ] = "element",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document, for machines.")
+    ] = False,
+) -> None:
+    """Say which strategy to use at a sparsity, how sure that is, and what is not known.
+
+    regrow recommend --records studies/digits --sparsity 0.95 --budget 12epochs
+    """
+    from regrow.bench.comparison.recommend import recommend
+
+    rows = [row for path in records for row in _rows(path)]
+    found = recommend(
+        rows, sparsity=sparsity, epochs=_epochs(budget), task=task, model=model, pattern=pattern
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_dict(), indent=1) + "\n")
+    else:
+        Console().print(escape(found.text()), highlight=False, soft_wrap=True)
+
+
+def _rows(path: Path) -> list[Row]:
+    from regrow.bench.comparison.evidence import rows_of
+
+    file = path / TABLE if path.is_dir() else path
+    try:
+        return rows_of(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RegrowError(f"{file} cannot be read: {error.strerror}; name a study.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise RegrowError(f"{file} is no table of a study's records: {error!r}.") from error
+
+
+def _epochs(words: str) -> int:
+    match = re.fullmatch(r"(\d+) ?(?:epochs?|ep)?", words)
+    if match is None or int(match[1]) < 1:
+        raise RegrowError(f"--budget {words} is no count of epochs, as in 40epochs.")
+    return int(match[1])
