@@ -64,12 +64,17 @@ def over_epochs(points: Sequence[tuple[int, float, Interval]], width: int, label
 
     def paint(figure: Figure) -> None:
         axes = panel(figure, 52, 26, width - 66, HEIGHT - 78)
-        for slot, epochs, each in points:
-            tint = arm_colour(slot)
+        spent = [epochs for _, epochs, _ in points]
+        margin = max(0.1 * (max(spent) - min(spent)), 0.5)
+        low, high = min(spent) - margin, max(spent) + margin
+        pixel = (high - low) / (width - 66)
+        for index, (slot, epochs, each) in enumerate(points):
+            # Arms with one budget stand side by side.
+            tint, x = arm_colour(slot), epochs + 14 * pixel * (index - (len(points) - 1) / 2)
             if each.low is not None and each.high is not None:
-                axes.plot([epochs, epochs], [each.low, each.high], color=tint, linewidth=1.5)
-            axes.plot([epochs], [each.mean], marker(slot), color=tint, markersize=8)
-        axes.margins(x=0.1)
+                axes.plot([x, x], [each.low, each.high], color=tint, linewidth=1.5)
+            axes.plot([x], [each.mean], marker(slot), color=tint, markersize=8)
+        axes.set_xlim(low, high)
         _within(axes, [each for _, _, each in points])
         percent_axis(axes)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
