@@ -31,6 +31,7 @@ class Indices:
     def __init__(self) -> None:
         self._parent = np.zeros(1024, np.int64)
         self._kind = np.zeros(1024, np.int8)  # of roots
+        self._last = np.zeros(1024, np.int64)  # by class, where it was met in the latest list
         self._count = 0
         self._reasons: dict[int, str] = {}  # by root
         self._fixed: dict[str, int] = {}  # its inverse
@@ -44,18 +45,23 @@ class Indices:
         if self._count > len(self._parent):
             more = np.zeros(max(2 * len(self._parent), self._count), np.int64)
             more[:start] = self._parent[:start]
-            self._parent = more
+            self._parent, self._last = more, np.zeros(len(more), np.int64)
             self._kind = np.append(self._kind, np.zeros(len(more) - len(self._kind), np.int8))
         found = np.arange(start, self._count)
         self._parent[start : self._count] = found
         return found
+
+    @property
+    def count(self) -> int:
+        """Of all classes."""
+        return self._count
 
     def roots(self, classes: Classes) -> Classes:
         """The number that stands for each class and all that equal it."""
         found = self._parent[classes]
         while True:
             above = self._parent[found]
-            if np.array_equal(above, found):
+            if (above == found).all():
                 break
             found = above
         self._parent[classes] = found
@@ -74,7 +80,8 @@ class Indices:
         plain = self._kind[roots] == _PLAIN
         self._leaves.clear()
         self._parent[roots[plain]] = self._reason(reason)
-        for one in np.unique(roots[self._kind[roots] == _PRODUCT]):
+        products = self._kind[roots] == _PRODUCT
+        for one in np.unique(roots[products]) if products.any() else ():
             self._fix(int(one), reason)
 
     def equate(self, a: Dim, b: Dim) -> Dim:
@@ -182,7 +189,7 @@ class Indices:
     def _at_once(self, x: Classes, y: Classes) -> bool:
         """Unite pairs of different classes without looking at each, if nothing can go wrong."""
         a, b = self._kind[x], self._kind[y]
-        if ((a != _PLAIN) & (b != _PLAIN)).any() or len(np.unique([x, y])) != 2 * len(x):
+        if ((a != _PLAIN) & (b != _PLAIN)).any() or not self._distinct(np.concatenate([x, y])):
             return False
         swap = (a == _PLAIN) & (b != _PLAIN)
         x, y = np.where(swap, y, x), np.where(swap, x, y)
@@ -193,6 +200,11 @@ class Indices:
                 return False
         self._parent[y] = x
         return True
+
+    def _distinct(self, classes: Classes) -> bool:
+        places = np.arange(len(classes))
+        self._last[classes] = places
+        return bool((self._last[classes] == places).all())
 
     def _fix(self, one: int, reason: str) -> None:
         one = self.root(one)
