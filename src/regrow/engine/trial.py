@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,22 +32,20 @@ class Trial:
     """
 
     def __init__(self, model: nn.Module, example: Any) -> None:
-        self._original, self._own_example = model, example
-        source = generator("trial")
-        numbers = torch.randn(_DRAWN, generator=source)
-        positive = torch.rand(_DRAWN, generator=source) + 0.5
-        memo: dict[int, Any] = {}
-        for place, parameter in enumerate(model.parameters()):
-            drawn = parameter.detach()
-            if parameter.is_floating_point():
-                fan = math.prod(parameter.shape[1:])
-                scaled = numbers / max(1, fan) ** 0.5 if parameter.dim() > 1 else positive
-                drawn = _spread(scaled.roll(place), parameter)
-            memo[id(parameter)] = nn.Parameter(drawn, parameter.requires_grad)
-        for name, buffer in model.named_buffers():
-            statistics = name.endswith(("running_mean", "running_var"))
-            memo[id(buffer)] = _spread(positive, buffer) if statistics else buffer.clone()
+        memo: dict[int, Any] = {
+            id(parameter): nn.Parameter(parameter.detach(), parameter.requires_grad)
+            for parameter in model.parameters()
+        }
+        memo.update((id(buffer), buffer.detach()) for buffer in model.buffers())
         self.model = copy.deepcopy(model, memo)
+        own = tensors_of(model)
+        self._tensors = {
+            id(tensor): (name, tensor, own[name])
+            for name, tensor in tensors_of(self.model).items()
+        }
+        self._own, self._whole = False, False
+        self._own_example = example
+        source = generator("trial: example")
 
         def noise(x: Any) -> Any:
             if isinstance(x, Tensor) and x.is_floating_point():
@@ -61,17 +58,40 @@ class Trial:
         """Whether the code, with some attributes changed, computes what the masked network does."""
         gone = groups.gone(keep)
         kept = groups.kept(gone)
+        if not self._whole:
+            self._fill()
         expected = self._masked(kept)
-        if expected is None:
-            self._take_own()
+        if expected is None and not self._own:
+            self._own, self._example = True, self._own_example
+            self._fill()
             expected = self._masked(kept)
         if expected is None:
             return False
-        for edits in possible_edits(self.model, groups, gone):
-            with self._cut(edits):
-                if computes(self.model, self._example, expected):
-                    return True
-        return False
+        possible = list(possible_edits(self.model, groups, gone))
+        self._whole = False
+        tensors = tensors_of(self.model)
+        for name, dims in kept.items():
+            tensor = self._tensors[id(tensors[name])]
+            if tensor[0] == name:
+                tensor[1].data = cut(tensor[1].data, dims)
+        return any(self._fits(edits, expected) for edits in possible)
+
+    def _fill(self) -> None:
+        """Give every tensor its sizes and numbers."""
+        source = generator("trial")
+        numbers = torch.randn(_DRAWN, generator=source)
+        positive = torch.rand(_DRAWN, generator=source) + 0.5
+        for place, (name, tensor, own) in enumerate(self._tensors.values()):
+            trained = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+            if trained and not self._own:
+                fan = math.prod(own.shape[1:])
+                drawn = numbers / max(1, fan) ** 0.5 if own.dim() > 1 else positive
+                tensor.data = _spread(drawn.roll(place), own)
+            elif name.endswith(("running_mean", "running_var")) and not self._own:
+                tensor.data = _spread(positive, own)
+            else:
+                tensor.data = own.detach().clone()
+        self._whole = True
 
     def _masked(self, kept: Keep) -> list[Tensor] | None:
         """Outputs with zeros for what does not stay; None if they are not finite numbers."""
@@ -93,33 +113,20 @@ class Trial:
                     tensor.index_copy_(dim, rest, values)
         return outputs if all(bool(torch.isfinite(each).all()) for each in outputs) else None
 
-    def _take_own(self) -> None:
-        self._example = self._own_example
-        own = tensors_of(self._original)
-        with torch.no_grad():
-            for name, tensor in tensors_of(self.model).items():
-                tensor.copy_(own[name])
-
-    @contextlib.contextmanager
-    def _cut(self, edits: Edits) -> Iterator[None]:
-        """Fewer entries and other sizes for a while."""
-        tensors = tensors_of(self.model)
-        modules = [self.model.get_submodule(each.module) for each in edits.attributes]
-        whole = {name: tensors[name].data for name in edits.keep}
-        pairs = list(zip(modules, edits.attributes, strict=True))
-        before = [getattr(module, each.name) for module, each in pairs]
+    def _fits(self, edits: Edits, expected: Sequence[Tensor]) -> bool:
+        """Whether these sizes in modules give the outputs."""
+        before = []
+        for each in edits.attributes:
+            module = self.model.get_submodule(each.module)
+            value = getattr(module, each.name)
+            before.append((module, each.name, value))
+            new = each.value if isinstance(each.value, int) else type(value)(each.value)
+            setattr(module, each.name, new)
         try:
-            for name, dims in edits.keep.items():
-                tensors[name].data = cut(whole[name], dims)
-            for (module, each), value in zip(pairs, before, strict=True):
-                new = each.value if isinstance(each.value, int) else type(value)(each.value)
-                setattr(module, each.name, new)
-            yield
+            return computes(self.model, self._example, expected)
         finally:
-            for name, data in whole.items():
-                tensors[name].data = data
-            for (module, each), value in reversed(list(zip(pairs, before, strict=True))):
-                setattr(module, each.name, value)
+            for module, name, value in reversed(before):
+                setattr(module, name, value)
 
 
 def _spread(numbers: Tensor, like: Tensor) -> Tensor:

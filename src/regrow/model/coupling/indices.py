@@ -97,7 +97,7 @@ class Indices:
             return first
         x, y = first[different], second[different]
         x, y = self._spread(x, y)
-        if len(x) and self._at_once(x, y):
+        if len(x) and (self._at_once(x, y) or self._products_at_once(x, y)):
             return self.roots(first)
         for one, other in zip(x.tolist(), y.tolist(), strict=True):
             self._union(one, other)
@@ -195,10 +195,43 @@ class Indices:
         x, y = np.where(swap, y, x), np.where(swap, x, y)
         products = x[self._kind[x] == _PRODUCT]
         if len(products):  # A product of itself could not go in parts.
-            columns = self._columns(products)
-            if columns is None or np.isin(y, columns).any() or self._kind[columns].any():
+            parts = self._parts(products)
+            if parts is None or np.isin(y, parts).any():
                 return False
         self._parent[y] = x
+        return True
+
+    def _parts(self, products: Classes) -> Classes | None:
+        """The plain classes that products are made of; None if anything is fixed."""
+        columns = self._columns(products)
+        if columns is None:
+            return None
+        factors = np.unique(columns)
+        kinds = self._kind[factors]
+        if (kinds == _FIXED).any():
+            return None
+        inner, plain = factors[kinds == _PRODUCT], factors[kinds == _PLAIN]
+        deeper = self._parts(inner) if len(inner) else inner
+        return None if deeper is None else np.concatenate([plain, deeper])
+
+    def _products_at_once(self, x: Classes, y: Classes) -> bool:
+        """Unite pairs of products of as many plain factors: the factors are the same."""
+        if not ((self._kind[x] == _PRODUCT) & (self._kind[y] == _PRODUCT)).all():
+            return False
+        x, y = np.unique(np.stack([x, y], 1), axis=0).T
+        if not self._distinct(np.concatenate([x, y])):
+            return False
+        one, other = self._columns(x), self._columns(y)
+        if one is None or other is None or one.shape != other.shape:
+            return False
+        if self._kind[one].any() or self._kind[other].any():
+            return False
+        self._leaves.clear()
+        for gone in y.tolist():
+            del self._factors[gone]
+        self._parent[y] = x
+        for a, b in zip(one.T, other.T, strict=True):
+            self.equate(a, b)
         return True
 
     def _distinct(self, classes: Classes) -> bool:
