@@ -128,6 +128,13 @@ class Case:
             tool.graph(model, example, entry)
             times.append(time.perf_counter() - start)
         self.record.update(graph_seconds=min(times), graph_times=len(times))
+        if hasattr(tool, "untried"):
+            times = []
+            while not times or (times[0] < AGAIN_BELOW and len(times) < 3):
+                start = time.perf_counter()
+                tool.untried(model, example)
+                times.append(time.perf_counter() - start)
+            self.record["untried_seconds"] = min(times)
 
     def _reload(self, tool: Tool, pruned: Pruned, example: Example, got: list[Tensor]) -> None:
         for parameter in pruned.model.parameters():
