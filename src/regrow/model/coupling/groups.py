@@ -41,7 +41,8 @@ class Coupling:
         bound: layers that cannot lose outputs.
         parameters: classes of every dimension of parameters and buffers.
         trained: shapes of the parameters, tied ones once.
-        convolutions: the classes of the groups of grouped convolutions and norms, by weight.
+        convolutions: the classes of the groups of grouped convolutions and norms, by weight; of a
+            norm without weight by module.
         norms: the channels that batch and instance norms saw, by module.
         works: multiply-adds for the example, by operation.
         sites: where code gave sizes.

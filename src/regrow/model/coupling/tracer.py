@@ -98,7 +98,8 @@ class Tracer:
         works: multiply-adds.
         sites: sizes given by code.
         unknown: operations without a rule, by name, with the modules where they bound something.
-        groups: the classes of a grouped convolution's groups, by its weight's name.
+        groups: the classes of a grouped convolution's groups, by its weight's name; of a group norm
+            without weight, by its module.
         seen: names of the parameters that an operation read.
         turned: names of weights whose outputs are their second dimension.
         tied: further names of parameters, by the first.
