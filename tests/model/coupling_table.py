@@ -206,9 +206,9 @@ SUMS: dict[str, Op] = {
     "group norm over features": tokens(lambda h: F.group_norm(h, 5), "normalised over"),
     "batch norm": images(lambda h: normed(h)),
     "complex numbers": tokens(
-        lambda h: torch.view_as_real(
-            torch.complex(h, h) * torch.polar(ones(5, 1), ones(5, 1))
-        ).sum(-1)
+        lambda h: torch.view_as_real(torch.complex(h, h) * torch.polar(ones(5, 1), ones(5, 1))).sum(
+            -1
+        )
     ),
     "pairs as complex numbers": tokens(
         lambda h: torch.view_as_real(torch.view_as_complex(h.reshape(2, 5, -1, 2))).flatten(2), 4

@@ -40,8 +40,7 @@ class Trial:
         self.model = copy.deepcopy(model, memo)
         own = tensors_of(model)
         self._tensors = {
-            id(tensor): (name, tensor, own[name])
-            for name, tensor in tensors_of(self.model).items()
+            id(tensor): (name, tensor, own[name]) for name, tensor in tensors_of(self.model).items()
         }
         self._own, self._whole = False, False
         self._own_example = example

@@ -262,7 +262,7 @@ class Watch(TorchDispatchMode):
 _READS = ("aten._local_scalar_dense", "aten.is_nonzero", "aten.item", "aten.equal")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _known(func: Any) -> tuple[str, bool, tuple[tuple[str, Any], ...]]:
     """An operation's name, whether it is pointwise, and its arguments with their defaults."""
     arguments = tuple((each.name, each.default_value) for each in func._schema.arguments)
