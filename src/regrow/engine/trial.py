@@ -72,7 +72,7 @@ class Trial:
         for name, dims in kept.items():
             tensor = self._tensors[id(tensors[name])]
             if tensor[0] == name:
-                tensor[1].data = cut(tensor[1].data, dims)
+                _narrow(tensor[1], cut(tensor[1].data, dims))
         return any(self._fits(edits, expected) for edits in possible)
 
     def _fill(self) -> None:
@@ -130,7 +130,14 @@ class Trial:
 
 def _spread(numbers: Tensor, like: Tensor) -> Tensor:
     """These numbers one after the other, as often as needed, in the form of a tensor."""
-    numbers = numbers.to(like)
-    if like.numel() > len(numbers):
-        numbers = numbers.repeat(-(-like.numel() // len(numbers)))
-    return numbers[: like.numel()].reshape(like.shape).clone()
+    found = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+    whole = found.numel() // len(numbers) * len(numbers)
+    found[:whole].view(-1, len(numbers)).copy_(numbers)
+    found[whole:].copy_(numbers[: found.numel() - whole])
+    return found.view(like.shape)
+
+
+def _narrow(tensor: Tensor, small: Tensor) -> None:
+    """A part of a tensor in its place, so that both are never in memory for all tensors."""
+    place = tensor.data.reshape(-1)[: small.numel()].view(small.shape)
+    tensor.data = place.copy_(small)
