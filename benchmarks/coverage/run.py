@@ -39,6 +39,7 @@ ORDER = (
     *("build", "graph", "prune", "original"),
     *("forward", "backward", "size", "reload", "mask", "done"),
 )
+DIGITS = 4  # of numbers in the record
 ALL = 4  # a case with its checks may take as many times the limit for graph and pruning
 
 
@@ -113,8 +114,7 @@ def main() -> None:
     parser.add_argument("--memory-gib", type=float, default=10, help="limit of a case")
     arguments = parser.parse_args()
     environment.prepare()
-    record = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"cases": []}
-    cases = {(c["tool"], c["name"]): c for c in record["cases"]}
+    cases = read(arguments.out)
     for name in models.matching(arguments.only):
         for tool in arguments.tools.split(","):
             old = cases.get((tool, name))
@@ -123,17 +123,52 @@ def main() -> None:
             start = time.perf_counter()
             new = case(tool, name, arguments.seconds, int(arguments.memory_gib * 2**30))
             cases[tool, name] = new
-            _write(arguments.out, sorted(cases.values(), key=lambda c: (c["name"], c["tool"])))
+            write(arguments.out, cases)
             outcome = "ok" if new["success"] else f"{new['stage']}: {new.get('error', '')}"
             took = time.perf_counter() - start
             print(f"{tool:14} {name:45} {took:5.0f} s  {new['setting']}: {outcome}", flush=True)
 
 
-def _write(path: Path, cases: list[dict[str, Any]]) -> None:
+def read(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The cases of a record by tool and network."""
+    if not path.exists():
+        return {}
+    record = json.loads(path.read_text())
+    common = record.get("versions", {})
+    cases = [{"versions": common.get(c["tool"]), **c} for c in record["cases"]]
+    return {(c["tool"], c["name"]): c for c in cases}
+
+
+def write(path: Path, cases: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """A line for each case; versions that most cases of a tool share stand at the top."""
+    ordered = [cases[key] for key in sorted(cases, key=lambda key: key[::-1])]
+    common = {}
+    for tool in sorted({c["tool"] for c in ordered}):
+        found = [c["versions"] for c in ordered if c["tool"] == tool]
+        common[tool] = max(found, key=found.count)
+    lines = [json.dumps(_short(c, common[c["tool"]])) for c in ordered]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
-    partial.write_text(json.dumps({"cases": cases}, indent=1) + "\n")
+    head = f'{{"versions": {json.dumps(common)},\n"cases": [\n'
+    partial.write_text(head + ",\n".join(lines) + "\n]}\n")
     partial.replace(path)
+
+
+def _short(case: dict[str, Any], versions: dict[str, str]) -> dict[str, Any]:
+    """Without what the rest tells: traces, a single attempt, layers refused in a success."""
+    found = {k: v for k, v in case.items() if k != "trace" and v is not None}
+    if found["versions"] == versions:
+        del found["versions"]
+    if len(case["attempts"]) == 1:
+        del found["attempts"]
+    if case["success"] and isinstance(case.get("refused"), dict):
+        found["refused"] = len(case["refused"])
+    for key, value in found.items():
+        if isinstance(value, float):
+            found[key] = float(f"{value:.{DIGITS}g}")
+        elif key == "error":
+            found[key] = " ".join(value.split())[:200]
+    return found
 
 
 if __name__ == "__main__":
