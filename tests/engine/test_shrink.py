@@ -255,3 +255,35 @@ def test_a_unit_that_is_larger_than_all_others_is_no_less_than_zero() -> None:
         z=model.z,
     )
     assert not len(regrow.groups(pooled.eval(), torch.randn(3, 6)))
+
+
+class Remembers(nn.Module):
+    """Keeps what it computes from a parameter until it is trained again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.z, self.shift = nn.Linear(6, 8), nn.Linear(8, 2), nn.Parameter(torch.rand(8))
+        self.kept: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> Remembers:
+        if mode:
+            self.kept = {}
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Any:
+        if not self.kept:
+            self.kept = {"shift": 2 * self.shift}
+        return self.z(self.a(x) + self.kept["shift"])
+
+
+def test_what_a_network_remembers_is_of_its_own_numbers() -> None:
+    model, x = Remembers().eval(), torch.randn(4, 6)
+    with torch.no_grad():
+        before = model(x)
+    groups = regrow.groups(model, x)
+    assert {group.name: len(group) for group in groups} == {"shift": 8}
+    keep = {"shift": torch.arange(8) % 2 == 0}
+    small = regrow.shrink(model, x, keep, groups=groups).model
+    with torch.no_grad():
+        assert torch.equal(model(x), before)
+        assert close(small(x), regrow.masked(model, keep, groups=groups).train().eval()(x), 1e-5)

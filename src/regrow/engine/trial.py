@@ -78,14 +78,14 @@ class Trial:
     def _fill(self) -> None:
         """Give every tensor its sizes and numbers."""
         source = generator("trial")
-        numbers = torch.randn(_DRAWN, generator=source)
-        positive = torch.rand(_DRAWN, generator=source) + 0.5
+        numbers = torch.randn(_DRAWN, generator=source).repeat(2)
+        positive = (torch.rand(_DRAWN, generator=source) + 0.5).repeat(2)
         for place, (name, tensor, own) in enumerate(self._tensors.values()):
             trained = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
             if trained and not self._own:
-                fan = math.prod(own.shape[1:])
-                drawn = numbers / max(1, fan) ** 0.5 if own.dim() > 1 else positive
-                tensor.data = _spread(drawn.roll(place), own)
+                drawn = numbers if own.dim() > 1 else positive
+                fan = max(1, math.prod(own.shape[1:]))
+                tensor.data = _spread(drawn[place % _DRAWN :], own, fan**-0.5)
             elif name.endswith(("running_mean", "running_var")) and not self._own:
                 tensor.data = _spread(positive, own)
             else:
@@ -128,9 +128,12 @@ class Trial:
                 setattr(module, name, value)
 
 
-def _spread(numbers: Tensor, like: Tensor) -> Tensor:
-    """These numbers one after the other, as often as needed, in the form of a tensor."""
+def _spread(numbers: Tensor, like: Tensor, scale: float = 1) -> Tensor:
+    """The first of these numbers, again and again as needed, in the form of a tensor."""
     found = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+    numbers = numbers[: min(_DRAWN, found.numel())].to(like) * scale
+    if not found.numel():
+        return found.view(like.shape)
     whole = found.numel() // len(numbers) * len(numbers)
     found[:whole].view(-1, len(numbers)).copy_(numbers)
     found[whole:].copy_(numbers[: found.numel() - whole])
