@@ -148,7 +148,8 @@ def write(path: Path, cases: dict[tuple[str, str], dict[str, Any]]) -> None:
     lines = [json.dumps(_short(c, common[c["tool"]])) for c in ordered]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
-    head = f'{{"versions": {json.dumps(common)},\n"cases": [\n'
+    count = len(models.table())
+    head = f'{{"networks": {count},\n"versions": {json.dumps(common)},\n"cases": [\n'
     partial.write_text(head + ",\n".join(lines) + "\n]}\n")
     partial.replace(path)
 
