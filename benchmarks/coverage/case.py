@@ -2,8 +2,8 @@
 
     python case.py --tool TOOL --setting SETTING --name NAME --result FILE
 
-`run.py` calls it. The criteria, in their order, are the stages of a record: the first that fails
-ends the case. They are the same for every tool:
+`run.py` calls it, as a process forked from its own. The criteria, in their order, are the stages of
+a record: the first that fails ends the case. They are the same for every tool:
 
     graph, prune  run
     original      not the tool's: the network itself runs, forward and backward
@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -29,6 +27,7 @@ from typing import Any
 import environment
 import models
 import torch
+from forked import forked
 from measure import Peak, TooLong, limit_memory, limit_time, outputs_and_macs
 from network import Example, Model, call, to
 from pruned import Pruned, Tool, mask, parameters, size_error
@@ -128,6 +127,13 @@ class Case:
             tool.graph(model, example, entry)
             times.append(time.perf_counter() - start)
         self.record.update(graph_seconds=min(times), graph_times=len(times))
+        if hasattr(tool, "untried"):
+            times = []
+            while not times or (times[0] < AGAIN_BELOW and len(times) < 3):
+                start = time.perf_counter()
+                tool.untried(model, example)
+                times.append(time.perf_counter() - start)
+            self.record["untried_seconds"] = min(times)
 
     def _reload(self, tool: Tool, pruned: Pruned, example: Example, got: list[Tensor]) -> None:
         for parameter in pruned.model.parameters():
@@ -135,13 +141,13 @@ class Case:
         with tempfile.TemporaryDirectory() as folder:
             tool.save(pruned, folder)
             torch.save((example, got), Path(folder) / "expected.pt")
-            command = [sys.executable, str(Path(__file__).with_name("reload.py"))]
-            done = subprocess.run(
-                [*command, *self.names, folder], capture_output=True, text=True, check=False
-            )
-        if done.returncode:
-            raise Failed((done.stderr.strip() or "the process died").splitlines()[-1])
-        difference = float(done.stdout.split()[-1])
+            import reload
+
+            status = forked(reload.main, [*self.names, folder], Path(folder) / "log")
+            told = (Path(folder) / "log").read_text().strip()
+        if status:
+            raise Failed((told or "the process died").splitlines()[-1])
+        difference = float(told.split()[-1])
         if not difference <= RELOAD_TOLERANCE:
             raise Failed(f"reloaded outputs differ by {difference:.1e}")
 
@@ -203,13 +209,13 @@ def _fingerprint(model: nn.Module) -> float:
     return sum(float(p.detach().abs().sum(dtype=torch.float64)) for p in model.parameters())
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     for option in ("tool", "setting", "name", "result"):
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--memory", type=int, default=10 << 30)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     torch.set_num_threads(1)
     environment.prepare()
     limits = (arguments.seconds, arguments.memory)

@@ -15,8 +15,8 @@ from case import difference
 from network import call
 
 
-def main() -> None:
-    name, setting, network, folder = sys.argv[1:]
+def main(arguments: list[str]) -> None:
+    name, setting, network, folder = arguments
     torch.set_num_threads(1)
     environment.prepare()
     import tools
@@ -30,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -6,7 +6,8 @@
 Every classification, segmentation and video model of torchvision, a network of each family of timm,
 and seven of transformers, with random weights, lose half of the channels wherever that is possible.
 `case.py` states the criteria and `with_*.py` how each tool is set up. Every case runs in a process
-of its own with limits on time and memory, so that none stops the sweep. Results go to the record
+of its own, forked from one that has imported the libraries, with limits on time and memory, so that
+none stops the sweep. Results go to the record
 as they come, and cases that are there are not run again; --again runs them anyway.
 
 The environment (in one of its own, since torchvision's wheel fails beside a CPU build of PyTorch
@@ -29,16 +30,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import case as one_case
 import environment
 import models
-from tools import SETTINGS
+import tools
+from forked import forked
 
-HERE = Path(__file__).resolve().parent
-RECORD = HERE.parent / "records" / "coverage.json"
+RECORD = Path(__file__).resolve().parents[1] / "records" / "coverage.json"
 ORDER = (
     *("build", "graph", "prune", "original"),
     *("forward", "backward", "size", "reload", "mask", "done"),
 )
+DIGITS = 4  # of numbers in the record
 ALL = 4  # a case with its checks may take as many times the limit for graph and pruning
 
 
@@ -46,33 +49,23 @@ def attempt(tool: str, setting: str, name: str, seconds: float, memory: int) -> 
     """One case; what a process that died or hung leaves is said in its place."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        command = [sys.executable, str(HERE / "case.py"), "--result", str(result)]
-        command += ["--tool", tool, "--setting", setting, "--name", name]
-        command += ["--seconds", str(seconds), "--memory", str(memory)]
-        variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+        log = Path(folder) / "log"
+        arguments = ["--tool", tool, "--setting", setting, "--name", name]
+        arguments += ["--seconds", str(seconds), "--memory", str(memory), "--result", str(result)]
         died = {"setting": setting, "stage": "graph"}
-        try:
-            done = subprocess.run(
-                command,
-                env=variables,
-                timeout=ALL * seconds,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
+        status = forked(one_case.main, arguments, log, ALL * seconds)
+        if status is None:
             return {**died, "error": f"timeout: more than {seconds:g} s"}
         if result.exists():
             return dict(json.loads(result.read_text()))
-        last = (done.stderr.strip().splitlines() or [""])[-1]
-        return {**died, "error": f"the process died ({done.returncode}): {last}"}
+        last = (log.read_text().strip().splitlines() or [""])[-1]
+        return {**died, "error": f"the process died ({status}): {last}"}
 
 
 def case(tool: str, name: str, seconds: float, memory: int) -> dict[str, Any]:
     """The best of a tool's settings for one network."""
     attempts: list[dict[str, Any]] = []
-    for setting in SETTINGS[tool]:
+    for setting in tools.SETTINGS[tool]:
         only_mask_failed = any(a["stage"] == "mask" for a in attempts)
         if only_mask_failed and not setting.endswith("norms left") and attempts:
             continue
@@ -112,28 +105,70 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300, help="limit of graph and pruning")
     parser.add_argument("--memory-gib", type=float, default=10, help="limit of a case")
     arguments = parser.parse_args()
+    names = arguments.tools.split(",")
+    if len(names) > 1:  # a process for each: what one tool sets at import is not for the other
+        for tool in names:
+            command = [sys.executable, *sys.argv, "--tools", tool]
+            subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+        return
+    tool = names[0]
     environment.prepare()
-    record = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"cases": []}
-    cases = {(c["tool"], c["name"]): c for c in record["cases"]}
+    tools.imported(tool)
+    cases = read(arguments.out)
     for name in models.matching(arguments.only):
-        for tool in arguments.tools.split(","):
-            old = cases.get((tool, name))
-            if old and old["versions"] == environment.versions(tool) and not arguments.again:
-                continue
-            start = time.perf_counter()
-            new = case(tool, name, arguments.seconds, int(arguments.memory_gib * 2**30))
-            cases[tool, name] = new
-            _write(arguments.out, sorted(cases.values(), key=lambda c: (c["name"], c["tool"])))
-            outcome = "ok" if new["success"] else f"{new['stage']}: {new.get('error', '')}"
-            took = time.perf_counter() - start
-            print(f"{tool:14} {name:45} {took:5.0f} s  {new['setting']}: {outcome}", flush=True)
+        old = cases.get((tool, name))
+        if old and old["versions"] == environment.versions(tool) and not arguments.again:
+            continue
+        start = time.perf_counter()
+        new = case(tool, name, arguments.seconds, int(arguments.memory_gib * 2**30))
+        cases[tool, name] = new
+        write(arguments.out, cases)
+        outcome = "ok" if new["success"] else f"{new['stage']}: {new.get('error', '')}"
+        took = time.perf_counter() - start
+        print(f"{tool:14} {name:45} {took:5.0f} s  {new['setting']}: {outcome}", flush=True)
 
 
-def _write(path: Path, cases: list[dict[str, Any]]) -> None:
+def read(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The cases of a record by tool and network."""
+    if not path.exists():
+        return {}
+    record = json.loads(path.read_text())
+    common = record.get("versions", {})
+    cases = [{"versions": common.get(c["tool"]), **c} for c in record["cases"]]
+    return {(c["tool"], c["name"]): c for c in cases}
+
+
+def write(path: Path, cases: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """A line for each case; versions that most cases of a tool share stand at the top."""
+    ordered = [cases[key] for key in sorted(cases, key=lambda key: key[::-1])]
+    common = {}
+    for tool in sorted({c["tool"] for c in ordered}):
+        found = [c["versions"] for c in ordered if c["tool"] == tool]
+        common[tool] = max(found, key=found.count)
+    lines = [json.dumps(_short(c, common[c["tool"]])) for c in ordered]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
-    partial.write_text(json.dumps({"cases": cases}, indent=1) + "\n")
+    count = len(models.table())
+    head = f'{{"networks": {count},\n"versions": {json.dumps(common)},\n"cases": [\n'
+    partial.write_text(head + ",\n".join(lines) + "\n]}\n")
     partial.replace(path)
+
+
+def _short(case: dict[str, Any], versions: dict[str, str]) -> dict[str, Any]:
+    """Without what the rest tells: traces, a single attempt, layers refused in a success."""
+    found = {k: v for k, v in case.items() if k != "trace" and v is not None}
+    if found["versions"] == versions:
+        del found["versions"]
+    if len(case.get("attempts", ())) == 1:
+        del found["attempts"]
+    if case["success"] and isinstance(case.get("refused"), dict):
+        found["refused"] = len(case["refused"])
+    for key, value in found.items():
+        if isinstance(value, float):
+            found[key] = float(f"{value:.{DIGITS}g}")
+        elif key == "error":
+            found[key] = " ".join(value.split())[:200]
+    return found
 
 
 if __name__ == "__main__":

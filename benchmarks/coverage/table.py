@@ -1,10 +1,12 @@
-"""The record of `run.py` as a table by family, and every failure by name.
+"""The record of `run.py` as tables: sums by part, every family, and every failure by name.
 
-    python benchmarks/coverage/table.py [--record benchmarks/records/coverage.json]
+    python benchmarks/coverage/table.py [--record benchmarks/records/coverage.json] [--families]
 
-Prints it between markers. Memory is the growth of the resident size during graph and pruning in
-multiples of the bytes of the parameters; families of networks below 16 MiB show none, since a
-hundred kilobytes of the interpreter's own would be a multiple there.
+Prints between markers the networks that both tools ran, part by part, and what failed; with
+--families, a row for every family. Graph seconds are medians; "without trial" is regrow's graph
+without the trial of a cut, which the other tool's has not either. Memory is the growth of the
+resident size during graph and pruning in multiples of the bytes of the parameters; networks below
+16 MiB do not count, since some megabytes of code compiled for new shapes would be a multiple there.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,57 +25,71 @@ OURS, THEIRS = "regrow", "torch_pruning"
 EXAMPLES = "dims"  # the setting of torch-pruning's examples; see with_torch_pruning.py
 MARKER = "coverage"
 HEAD = (
-    "family",
     "networks",
+    "number",
     "regrow",
     "torch-pruning",
     "without the mask check",
     "as in its examples",
     "graph s, regrow",
+    "without trial",
     "graph s, torch-pruning",
     "memory, regrow",
     "memory, torch-pruning",
     "left %, regrow",
     "left %, torch-pruning",
 )
+SEGMENTATION = ("fcn", "deeplabv3", "lraspp")
 
 Case = dict[str, Any]
 
 
-def rows(cases: list[Case]) -> Iterable[list[str]]:
-    families: dict[str, list[Case]] = {}
+def part(case: Case) -> str:
+    """The part of a library that a network belongs to."""
+    library, _, name = case["name"].partition("/")
+    if library != "torchvision":
+        return library
+    if case["family"].startswith("torchvision video"):
+        return "torchvision, video"
+    kind = "segmentation" if name.startswith(SEGMENTATION) else "classification"
+    return f"torchvision, {kind}"
+
+
+def rows(cases: list[Case], families: bool) -> Iterable[list[str]]:
+    parts: dict[str, list[Case]] = {}
     for case in cases:
-        families.setdefault(case["family"], []).append(case)
-    for family, members in sorted(families.items()):
-        yield row(family, members)
-    for library in ("torchvision", "timm", "huggingface"):
-        yield row(f"**all {library}**", [c for c in cases if c["name"].startswith(library)])
+        parts.setdefault(case["family"] if families else part(case), []).append(case)
+    for label, members in sorted(parts.items()):
+        yield row(label, members)
     yield row("**all**", cases)
 
 
 def row(label: str, cases: list[Case]) -> list[str]:
     ours, theirs = ([c for c in cases if c["tool"] == tool] for tool in (OURS, THEIRS))
-    count = len({c["name"] for c in cases})
     return [
         label,
-        str(count),
+        str(len({c["name"] for c in cases})),
         done(ours, "success"),
         done(theirs, "success"),
         done(theirs, "success_without_mask_check"),
         done(theirs, "examples"),
-        *(median(tool, "graph_seconds") for tool in (ours, theirs)),
+        median(ours, "graph_seconds"),
+        median(ours, "untried_seconds"),
+        median(theirs, "graph_seconds"),
         *(memory(tool) for tool in (ours, theirs)),
         *(left(tool) for tool in (ours, theirs)),
     ]
 
 
 def done(cases: list[Case], key: str) -> str:
+    """How many, of how many that ran."""
     if not cases:
         return ""
+    count = sum(bool(c.get(key)) for c in cases)
     if key == "examples":
-        first = [c["attempts"][0] for c in cases]
-        return str(sum(a["setting"] == EXAMPLES and a["stage"] == "done" for a in first))
-    return str(sum(bool(c[key]) for c in cases))
+        first = [c.get("attempts", [c])[0] for c in cases]
+        count = sum(a["setting"] == EXAMPLES and a["stage"] == "done" for a in first)
+    return f"{count} of {len(cases)}"
 
 
 def median(cases: list[Case], key: str) -> str:
@@ -81,12 +98,13 @@ def median(cases: list[Case], key: str) -> str:
 
 
 def memory(cases: list[Case]) -> str:
+    """Median and most."""
     values = [
         c["memory_growth"] / c["parameter_bytes"]
         for c in cases
         if c.get("memory_growth") and c["parameter_bytes"] >= LARGE
     ]
-    return f"{max(values):.1f}" if values else ""
+    return f"{statistics.median(values):.1f}, at most {max(values):.1f}" if values else ""
 
 
 def left(cases: list[Case]) -> str:
@@ -95,16 +113,55 @@ def left(cases: list[Case]) -> str:
     return f"{statistics.median(shares):.0f}" if shares else ""
 
 
+def both(cases: list[Case], networks: int) -> list[str]:
+    """Ratios over the networks whose graph both tools found, and what did not run."""
+    named: dict[str, dict[str, Case]] = {}
+    for case in cases:
+        named.setdefault(case["name"], {})[case["tool"]] = case
+    pairs = [
+        (each[OURS], each[THEIRS])
+        for each in named.values()
+        if len(each) == 2 and all("graph_seconds" in c for c in each.values())
+    ]
+    told = []
+    if pairs:
+        whole, untried = (
+            statistics.median(ours[key] / theirs["graph_seconds"] for ours, theirs in pairs)
+            for key in ("graph_seconds", "untried_seconds")
+        )
+        told.append(
+            f"Over the {len(pairs)} networks whose graph both found, regrow's takes {whole:.1f} "
+            f"times as long as torch-pruning's in the median, {untried:.1f} times without trial."
+        )
+    for tool in (OURS, THEIRS):
+        ran = sum(tool in each for each in named.values())
+        if ran < networks:
+            told.append(
+                f"{networks - ran} of {networks} did not run with {tool}, for want of time."
+            )
+    return told
+
+
 def failures(cases: list[Case], tool: str) -> Iterable[str]:
     for case in cases:
         if case["tool"] == tool and not case["success"]:
             reason = " ".join(case.get("error", "").split())
+            if case.get("units") == 0 and case.get("refused"):
+                counts = Counter(why.partition(" in ")[0] for why in case["refused"].values())
+                listed = ", ".join(f"{why} ({n})" for why, n in counts.most_common(4))
+                reason = f"every layer is refused by name: {listed}"
             yield f"- `{case['name']}`: {case['stage']}: {reason[:160]}"
 
 
-def report(cases: list[Case]) -> str:
+def table(cases: list[Case], families: bool) -> list[str]:
     parts = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    parts += ["| " + " | ".join(cells) + " |" for cells in rows(cases)]
+    return parts + ["| " + " | ".join(cells) + " |" for cells in rows(cases, families)]
+
+
+def report(cases: list[Case], networks: int, families: bool) -> str:
+    parts = table(cases, families)
+    for line in both(cases, networks):
+        parts += ["", line]
     for tool in (OURS, THEIRS):
         told = list(failures(cases, tool))
         if told:
@@ -116,8 +173,11 @@ def report(cases: list[Case]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--record", type=Path, default=RECORD)
-    cases = json.loads(parser.parse_args().record.read_text())["cases"]
-    print(f"<!-- {MARKER}: begin -->\n{report(cases)}\n<!-- {MARKER}: end -->")
+    parser.add_argument("--families", action="store_true", help="a row for every family")
+    arguments = parser.parse_args()
+    record = json.loads(arguments.record.read_text())
+    told = report(record["cases"], record["networks"], arguments.families)
+    print(f"<!-- {MARKER}: begin -->\n{told}\n<!-- {MARKER}: end -->")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pruned import Pruned, everything
 from torch import Tensor, nn
 
 import regrow
+from regrow.model.coupling.groups import couple
 
 
 class Regrow:
@@ -27,6 +28,10 @@ class Regrow:
 
     def graph(self, model: nn.Module, example: Example, entry: Model | None = None) -> Any:
         return model, example, regrow.groups(model, example)
+
+    def untried(self, model: nn.Module, example: Example) -> None:
+        """The graph alone, without the trial of a cut, as the other tool finds its own."""
+        couple(model, example)
 
     def prune(self, graph: Any) -> Pruned:
         model, example, groups = graph

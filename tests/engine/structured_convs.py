@@ -193,6 +193,7 @@ CONVS: dict[str, Case] = {
     "batch norm": case(lambda: norm(nn.BatchNorm2d(8)), IMAGE, a=8),
     "plain batch norm": case(lambda: norm(nn.BatchNorm2d(8, affine=False)), IMAGE, a=8),
     "group norm": case(lambda: norm(nn.GroupNorm(4, 8)), IMAGE, a=4),
+    "plain group norm": case(lambda: norm(nn.GroupNorm(4, 8, affine=False)), IMAGE, a=4),
     "group norm of one": case(
         lambda: norm(nn.GroupNorm(1, 8)), IMAGE, bound={"a": "normalised over", "z": END}
     ),

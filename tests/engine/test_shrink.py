@@ -255,3 +255,56 @@ def test_a_unit_that_is_larger_than_all_others_is_no_less_than_zero() -> None:
         z=model.z,
     )
     assert not len(regrow.groups(pooled.eval(), torch.randn(3, 6)))
+
+
+class Remembers(nn.Module):
+    """Keeps what it computes from a parameter until it is trained again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.z, self.shift = nn.Linear(6, 8), nn.Linear(8, 2), nn.Parameter(torch.rand(8))
+        self.kept: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> Remembers:
+        if mode:
+            self.kept = {}
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Any:
+        if not self.kept:
+            self.kept = {"shift": 2 * self.shift}
+        return self.z(self.a(x) + self.kept["shift"])
+
+
+def test_what_a_network_remembers_is_of_its_own_numbers() -> None:
+    model, x = Remembers().eval(), torch.randn(4, 6)
+    with torch.no_grad():
+        before = model(x)
+    groups = regrow.groups(model, x)
+    assert {group.name: len(group) for group in groups} == {"shift": 8}
+    keep = {"shift": torch.arange(8) % 2 == 0}
+    small = regrow.shrink(model, x, keep, groups=groups).model
+    with torch.no_grad():
+        assert torch.equal(model(x), before)
+        assert close(small(x), regrow.masked(model, keep, groups=groups).train().eval()(x), 1e-5)
+
+
+class Blur(nn.Module):
+    """Each channel by a filter of its own, as many as an attribute says."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.register_buffer("filter", torch.ones(channels, 1, 3, 3) / 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.filter, groups=self.channels)
+
+
+def test_a_number_of_groups_that_code_gives_follows_a_cut() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Blur(8), nn.Conv2d(8, 2, 3)).eval()
+    x = torch.randn(2, 3, 9, 9)
+    groups = regrow.groups(model, x)
+    assert {group.name: len(group) for group in groups} == {"0": 8}
+    done = regrow.shrink(model, x, {"0": torch.arange(8) > 2}, groups=groups)
+    assert done.model[1].channels == 5

@@ -21,7 +21,7 @@ from torch import nn
 
 import regrow
 from regrow.core.errors import RegrowError
-from regrow.engine.surgery import Edits, apply
+from regrow.engine.surgery import Attribute, Edits, apply
 from regrow.export.shrunk import EDITS, TENSORS
 
 HALVED = {kind: halved(kind) for kind in NETS}
@@ -227,6 +227,13 @@ def test_indices_that_no_cut_leaves(kept: list[int]) -> None:
     data["tensors"]["stem.bias"]["keep"]["0"] = kept
     with pytest.raises(RegrowError, match="the edits are damaged"):
         apply(model, Edits.of(data))
+
+
+def test_a_tuple_of_sizes_keeps_its_length() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    edits = Edits({}, {}, (Attribute("0", "kernel_size", (3, 3, 3)),))
+    with pytest.raises(RegrowError, match="kernel_size of 0 is no size"):
+        apply(model, edits)
 
 
 def loads_as_before_or_is_refused(kind: str, content: bytes, folder: Path) -> None:

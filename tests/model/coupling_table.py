@@ -205,6 +205,14 @@ SUMS: dict[str, Op] = {
     "group norm": images(lambda h: F.group_norm(h, 4), "does not follow a cut"),
     "group norm over features": tokens(lambda h: F.group_norm(h, 5), "normalised over"),
     "batch norm": images(lambda h: normed(h)),
+    "complex numbers": tokens(
+        lambda h: torch.view_as_real(torch.complex(h, h) * torch.polar(ones(5, 1), ones(5, 1))).sum(
+            -1
+        )
+    ),
+    "pairs as complex numbers": tokens(
+        lambda h: torch.view_as_real(torch.view_as_complex(h.reshape(2, 5, -1, 2))).flatten(2), 4
+    ),
     "batch norm, functional": images(
         lambda h: aten._native_batch_norm_legit_no_training(
             h, None, None, h.new_zeros(h.shape[1]), h.new_ones(h.shape[1]), 0.1, 1e-5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,34 +42,46 @@ def masked(model: nn.Module, keep: Mapping[str, Tensor], *, groups: Groups) -> n
     kept = groups.kept(groups.gone(keep))
     with torch.no_grad():
         for name in kept.keys() & parameters.keys():
-            parameter = parameters[name]
             for dim, indices in kept[name].items():
-                rest = torch.ones(parameter.shape[dim], dtype=torch.bool)
-                rest[indices] = False
-                parameter.index_fill_(dim, rest.nonzero().flatten().to(parameter.device), 0)
+                parameters[name].index_fill_(dim, others(parameters[name], dim, indices), 0)
     return made
+
+
+def others(tensor: Tensor, dim: int, indices: Tensor) -> Tensor:
+    """All other indices of a dimension."""
+    rest = torch.ones(tensor.shape[dim], dtype=torch.bool)
+    rest[indices] = False
+    return rest.nonzero().flatten().to(tensor.device)
 
 
 def cut_out(
     model: nn.Module, example: Any, groups: Groups, keep: Mapping[str, Tensor]
 ) -> Shrunk | None:
     """The smaller network, if with some attributes it computes what the masked one does."""
-    coupling, gone = groups.coupling, groups.gone(keep)
-    kept = groups.kept(gone)
-    shapes = {name: tuple(tensors_of(model)[name].shape) for name in kept}
-    plain = Edits(shapes, kept, tuple(known_sizes(model, coupling, kept, gone)))
     expected = outputs_of(masked(model, keep, groups=groups), example)
+    for edits in possible_edits(model, groups, groups.gone(keep)):
+        made = apply(model, edits)
+        if computes(made, example, expected):
+            return Shrunk(made, IndexMap(edits.keep, edits.shapes), edits)
+    return None
+
+
+def possible_edits(model: nn.Module, groups: Groups, gone: frozenset[int]) -> Iterator[Edits]:
+    """Edits by which units go: the same tensors, with sizes that other modules may hold."""
+    coupling, kept, tensors = groups.coupling, groups.kept(gone), tensors_of(model)
+    shapes = {name: tuple(tensors[name].shape) for name in kept}
+    plain = Edits(shapes, kept, tuple(known_sizes(model, coupling, kept, gone)))
     possible = candidates(model, coupling, gone)
     for choice in choices(possible):
-        edits = with_attributes(plain, [each for key in choice for each in possible[key]])
-        made = apply(model, edits)
-        try:
-            found = outputs_of(made, example)
-        except Exception:  # code may fail in any way where sizes do not fit
-            continue
-        if _agree(found, expected):
-            return Shrunk(made, IndexMap(kept, shapes), edits)
-    return None
+        yield with_attributes(plain, [each for key in choice for each in possible[key]])
+
+
+def computes(model: nn.Module, example: Any, expected: Sequence[Tensor]) -> bool:
+    """Whether a network gives these outputs, to rounding."""
+    try:
+        return _agree(outputs_of(model, example), expected)
+    except Exception:  # code may fail in any way where sizes do not fit
+        return False
 
 
 def outputs_of(model: nn.Module, example: Any) -> list[Tensor]:

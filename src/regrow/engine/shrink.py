@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.groups import Group
 from regrow.core.names import unwrap
-from regrow.core.rng import generator
-from regrow.engine.cut import Shrunk, cut_out, outputs_of
+from regrow.engine.cut import Shrunk, cut_out
 from regrow.engine.groups import Groups
+from regrow.engine.trial import Trial
 from regrow.model.coupling.groups import Bound, couple
 
 
@@ -35,9 +33,10 @@ def find_groups(model: nn.Module, example: Any, *, exclude: Sequence[str] = ()) 
         RegrowError: see `couple`; a glob matches no layer.
     """
     model = unwrap(model)
+    trial = Trial(model, example)
     coupling = couple(model, example, _excluded(model, exclude))
     found = Groups(coupling, coupling.groups, coupling.bound)
-    bad = _culprits(*_random(model, example), found)
+    bad = _culprits(trial, found)
     if not bad:
         return found
     why = "the code does not follow a cut"
@@ -82,51 +81,19 @@ def shrink(
     return done
 
 
-def _random(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
-    """A network of the same form, and an example, of random numbers.
-
-    What they show does not depend on layers that start at zero, or on an example of zeros. Code may
-    not take any numbers: where the result is not finite, they are as they were.
-    """
-    made, source = copy.deepcopy(model), generator("trial")
-    with torch.no_grad():
-        for parameter in made.parameters():
-            if parameter.is_floating_point():
-                noise = torch.rand(parameter.shape, generator=source) + 0.5
-                if parameter.dim() > 1:
-                    fan = parameter.numel() / len(parameter)
-                    noise = torch.randn(parameter.shape, generator=source) / fan**0.5
-                parameter.copy_(noise)
-        for name, buffer in made.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                buffer.copy_(torch.rand(buffer.shape, generator=source) + 0.5)
-
-    def drawn(x: Any) -> Any:
-        if isinstance(x, Tensor) and x.is_floating_point():
-            return torch.randn(x.shape, generator=source).to(x)
-        return x
-
-    inputs = tree_map(drawn, example)
-    try:
-        sound = all(bool(torch.isfinite(each).all()) for each in outputs_of(made, inputs))
-    except Exception:  # code may refuse numbers that it does not expect
-        sound = False
-    return (made, inputs) if sound else (model, example)
-
-
-def _culprits(model: nn.Module, example: Any, groups: Groups) -> list[Group]:
+def _culprits(trial: Trial, groups: Groups) -> list[Group]:
     """Groups that cannot lose a unit, because code gives their sizes in its own way.
 
     Those whose sizes are given by modules of the same classes are tried together.
     """
-    if _follows(model, example, groups, list(groups)):
+    if not groups or trial.follows(groups, _but_one(groups)):
         return []
     alike: dict[frozenset[str], list[Group]] = {}
-    for group, key in zip(groups, _codes(model, groups), strict=True):
+    for group, key in zip(groups, _codes(trial.model, groups), strict=True):
         alike.setdefault(key, []).append(group)
     bad: list[Group] = []
     for tried in alike.values():
-        if not _follows(model, example, groups, tried):
+        if not trial.follows(groups, _but_one(tried)):
             bad += tried
     return bad
 
@@ -147,13 +114,14 @@ def _codes(model: nn.Module, groups: Groups) -> list[frozenset[str]]:
     return [frozenset(each) for each in found]
 
 
-def _follows(model: nn.Module, example: Any, groups: Groups, tried: list[Group]) -> bool:
+def _but_one(groups: Sequence[Group]) -> dict[str, Tensor]:
+    """One unit of each group goes, of those that have several."""
     keep = {}
-    for group in tried:
+    for group in groups:
         keep[group.name] = torch.ones(len(group), dtype=torch.bool)
         if len(group) > 1:
             keep[group.name][len(group) // 2] = False
-    return cut_out(model, example, groups, keep) is not None
+    return keep
 
 
 def _excluded(model: nn.Module, exclude: Sequence[str]) -> dict[str, str]:

@@ -40,11 +40,12 @@ def known_sizes(
         prefix = f"{path}." if path else ""
         weight = shapes.get(prefix + "weight", shapes.get(prefix + "running_mean"))
         seen = coupling.norms.get(path)
-        if weight is None and isinstance(module, _NormBase) and seen is not None:
-            weight = [int(coupling.stays(seen[: module.num_features], gone).sum())]
+        if weight is None and isinstance(module, _NormBase | nn.GroupNorm) and seen is not None:
+            channels = getattr(module, "num_features", len(seen))
+            weight = [int(coupling.stays(seen[:channels], gone).sum())]
         if weight is None:
             continue
-        group = coupling.convolutions.get(first.get(id(getattr(module, "weight", None)), ""))
+        group = coupling.convolutions.get(first.get(id(getattr(module, "weight", None)), path))
         groups = None if group is None else int(coupling.stays(group, gone).sum())
         for name, value in _sizes(module, weight, groups):
             if getattr(module, name) != value:

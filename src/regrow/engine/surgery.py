@@ -216,10 +216,11 @@ def _module(model: nn.Module, each: Attribute) -> nn.Module:
         raise RegrowError(
             f"the edits are of another network: {each.module or 'it'} has no {each.name}."
         ) from error
-    plain = (
-        isinstance(value, int) if isinstance(each.value, int) else isinstance(value, (tuple, list))
-    )
-    if not plain or isinstance(value, bool):
+    if isinstance(each.value, int):
+        plain = isinstance(value, int) and not isinstance(value, bool)
+    else:
+        plain = isinstance(value, (tuple, list)) and len(value) == len(each.value)
+    if not plain:
         raise RegrowError(
             f"the edits are of another network: {each.name} of {each.module or 'it'} is no size."
         )

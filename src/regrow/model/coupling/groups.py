@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ class Coupling:
         bound: layers that cannot lose outputs.
         parameters: classes of every dimension of parameters and buffers.
         trained: shapes of the parameters, tied ones once.
-        convolutions: the classes of the groups of grouped convolutions and norms, by weight.
+        convolutions: the classes of the groups of grouped convolutions and norms, by weight; of a
+            norm without weight by module.
         norms: the channels that batch and instance norms saw, by module.
         works: multiply-adds for the example, by operation.
         sites: where code gave sizes.
@@ -60,14 +62,31 @@ class Coupling:
     indices: Indices
     unknown: Mapping[str, tuple[str, ...]]
     unseen: tuple[str, ...]
+    _rows: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def stays(self, dim: Dim, gone: frozenset[int]) -> np.ndarray:
         """Which indices of a dimension stay when classes go; boolean."""
-        rows = self.indices.going(_known(dim))
-        stays = np.ones(len(_known(dim)), np.bool_)
+        known = _known(dim)
+        stays = np.ones(len(known), np.bool_)
         if gone:
-            stays[rows[np.isin(rows[:, 0], list(gone)), 1]] = False
+            rows = self._going(known)
+            stays[rows[_table(gone, self.indices.count)[rows[:, 0]], 1]] = False
         return stays
+
+    def _going(self, dim: Classes) -> np.ndarray:
+        """Looked up once: the equations change no more."""
+        key = dim.tobytes()
+        if key not in self._rows:
+            self._rows[key] = self.indices.going(dim)
+        return self._rows[key]
+
+
+@functools.lru_cache(maxsize=2)
+def _table(classes: frozenset[int], count: int) -> np.ndarray:
+    """Whether each class is among these."""
+    found = np.zeros(count, np.bool_)
+    found[list(classes)] = True
+    return found
 
 
 def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = None) -> Coupling:
@@ -136,7 +155,10 @@ def call(model: nn.Module, example: Any) -> Any:
 
 @contextlib.contextmanager
 def at_rest(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, fused layers apart; the network comes back as it was."""
+    """Evaluation mode without gradients, fused layers apart; the network comes back as it was.
+
+    It passes through training mode, in which networks forget what they keep for evaluation.
+    """
     modes = {module: module.training for module in model.modules()}
     buffers = [
         (module, name, buffer, buffer.clone())
@@ -144,7 +166,7 @@ def at_rest(model: nn.Module) -> Iterator[None]:
         for name, buffer in module.named_buffers(recurse=False)
     ]
     fast = torch.backends.mha.get_fastpath_enabled()
-    model.eval()
+    model.train().eval()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -215,31 +237,38 @@ def _groups(tracer: Tracer, names: set[str]) -> tuple[Group, ...]:
     if not places:
         return ()
     table = np.concatenate([_members(tracer, i, *place) for i, place in enumerate(places)])
-    table = table[np.lexsort(table.T[::-1])]  # by unit, place, index
-    ends = np.flatnonzero(np.diff(table[:, 0])) + 1
-    alike: dict[bytes, list[np.ndarray]] = {}
-    for rows in np.split(table, ends):
-        if len(rows):
-            alike.setdefault(np.ascontiguousarray(rows[:, 1]).tobytes(), []).append(rows)
+    table = table[np.argsort(table[:, 0], kind="stable")]  # by unit, place, index
     found, used = [], Counter[str]()
-    for units in sorted(alike.values(), key=lambda units: units[0][0, 1:].tolist()):
-        where = [places[i] for i in dict.fromkeys(units[0][:, 1].tolist())]
+    for stacked in sorted(_alike(table), key=lambda each: [*each[0, 0, 1:], each[0, 0, 0]]):
+        units = len(stacked)
+        where = [places[i] for i in dict.fromkeys(stacked[0, :, 1].tolist())]
         if not any(name in names for name, _ in where):
             continue
-        stacked = np.stack(units)  # (units, rows, 3)
         members = []
-        for i in dict.fromkeys(units[0][:, 1].tolist()):
-            indices = stacked[:, units[0][:, 1] == i, 2]
+        for i in dict.fromkeys(stacked[0, :, 1].tolist()):
+            indices = stacked[:, stacked[0, :, 1] == i, 2]
             name, axis = places[i]
             produces = axis == (1 if name in tracer.turned else 0)
             members.append(Member(name, axis, torch.from_numpy(indices.copy()), produces))
-        if len(units) == 1 and any(_all(tracer, member) for member in members):
+        if units == 1 and any(_all(tracer, member) for member in members):
             continue  # removing it would leave nothing
         layer = _title([m.name for m in members if m.produces and m.name in names] or [where[0][0]])
         used[layer] += 1
         title = layer if used[layer] == 1 else f"{layer}#{used[layer]}"
         found.append(Group(title, tuple(members), tuple(stacked[:, 0, 0].tolist())))
     return tuple(found)
+
+
+def _alike(table: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of units with the same places, as (units, rows, 3), from a table sorted by unit."""
+    starts = np.flatnonzero(np.diff(table[:, 0], prepend=-1))
+    lengths = np.diff(starts, append=len(table))
+    for length in np.unique(lengths):
+        rows = table[starts[lengths == length][:, None] + np.arange(length)]
+        _, kinds = np.unique(rows[:, :, 1], axis=0, return_inverse=True)
+        kinds = kinds.reshape(-1)
+        for kind in range(kinds.max() + 1):
+            yield rows[kinds == kind]
 
 
 def _members(tracer: Tracer, place: int, name: str, axis: int) -> np.ndarray:

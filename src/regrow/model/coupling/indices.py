@@ -31,6 +31,7 @@ class Indices:
     def __init__(self) -> None:
         self._parent = np.zeros(1024, np.int64)
         self._kind = np.zeros(1024, np.int8)  # of roots
+        self._last = np.zeros(1024, np.int64)  # by class, where it was met in the latest list
         self._count = 0
         self._reasons: dict[int, str] = {}  # by root
         self._fixed: dict[str, int] = {}  # its inverse
@@ -44,18 +45,23 @@ class Indices:
         if self._count > len(self._parent):
             more = np.zeros(max(2 * len(self._parent), self._count), np.int64)
             more[:start] = self._parent[:start]
-            self._parent = more
+            self._parent, self._last = more, np.zeros(len(more), np.int64)
             self._kind = np.append(self._kind, np.zeros(len(more) - len(self._kind), np.int8))
         found = np.arange(start, self._count)
         self._parent[start : self._count] = found
         return found
+
+    @property
+    def count(self) -> int:
+        """Of all classes."""
+        return self._count
 
     def roots(self, classes: Classes) -> Classes:
         """The number that stands for each class and all that equal it."""
         found = self._parent[classes]
         while True:
             above = self._parent[found]
-            if np.array_equal(above, found):
+            if (above == found).all():
                 break
             found = above
         self._parent[classes] = found
@@ -74,7 +80,8 @@ class Indices:
         plain = self._kind[roots] == _PLAIN
         self._leaves.clear()
         self._parent[roots[plain]] = self._reason(reason)
-        for one in np.unique(roots[self._kind[roots] == _PRODUCT]):
+        products = self._kind[roots] == _PRODUCT
+        for one in np.unique(roots[products]) if products.any() else ():
             self._fix(int(one), reason)
 
     def equate(self, a: Dim, b: Dim) -> Dim:
@@ -90,7 +97,7 @@ class Indices:
             return first
         x, y = first[different], second[different]
         x, y = self._spread(x, y)
-        if len(x) and self._at_once(x, y):
+        if len(x) and (self._at_once(x, y) or self._products_at_once(x, y)):
             return self.roots(first)
         for one, other in zip(x.tolist(), y.tolist(), strict=True):
             self._union(one, other)
@@ -182,17 +189,55 @@ class Indices:
     def _at_once(self, x: Classes, y: Classes) -> bool:
         """Unite pairs of different classes without looking at each, if nothing can go wrong."""
         a, b = self._kind[x], self._kind[y]
-        if ((a != _PLAIN) & (b != _PLAIN)).any() or len(np.unique([x, y])) != 2 * len(x):
+        if ((a != _PLAIN) & (b != _PLAIN)).any() or not self._distinct(np.concatenate([x, y])):
             return False
         swap = (a == _PLAIN) & (b != _PLAIN)
         x, y = np.where(swap, y, x), np.where(swap, x, y)
         products = x[self._kind[x] == _PRODUCT]
         if len(products):  # A product of itself could not go in parts.
-            columns = self._columns(products)
-            if columns is None or np.isin(y, columns).any() or self._kind[columns].any():
+            parts = self._parts(products)
+            if parts is None or np.isin(y, parts).any():
                 return False
         self._parent[y] = x
         return True
+
+    def _parts(self, products: Classes) -> Classes | None:
+        """The plain classes that products are made of; None if anything is fixed."""
+        columns = self._columns(products)
+        if columns is None:
+            return None
+        factors = np.unique(columns)
+        kinds = self._kind[factors]
+        if (kinds == _FIXED).any():
+            return None
+        inner, plain = factors[kinds == _PRODUCT], factors[kinds == _PLAIN]
+        deeper = self._parts(inner) if len(inner) else inner
+        return None if deeper is None else np.concatenate([plain, deeper])
+
+    def _products_at_once(self, x: Classes, y: Classes) -> bool:
+        """Unite pairs of products of as many plain factors: the factors are the same."""
+        if not ((self._kind[x] == _PRODUCT) & (self._kind[y] == _PRODUCT)).all():
+            return False
+        x, y = np.unique(np.stack([x, y], 1), axis=0).T
+        if not self._distinct(np.concatenate([x, y])):
+            return False
+        one, other = self._columns(x), self._columns(y)
+        if one is None or other is None or one.shape != other.shape:
+            return False
+        if self._kind[one].any() or self._kind[other].any():
+            return False
+        self._leaves.clear()
+        for gone in y.tolist():
+            del self._factors[gone]
+        self._parent[y] = x
+        for a, b in zip(one.T, other.T, strict=True):
+            self.equate(a, b)
+        return True
+
+    def _distinct(self, classes: Classes) -> bool:
+        places = np.arange(len(classes))
+        self._last[classes] = places
+        return bool((self._last[classes] == places).all())
 
     def _fix(self, one: int, reason: str) -> None:
         one = self.root(one)

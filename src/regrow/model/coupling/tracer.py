@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -59,8 +60,11 @@ class Call:
     @property
     def tensors(self) -> list[Tensor]:
         """All among the arguments."""
-        flat, _ = tree_flatten(list(self.arguments.values()))
-        return [each for each in flat if isinstance(each, Tensor)]
+        found: list[Tensor] = []
+        for each in self.arguments.values():
+            parts = each if isinstance(each, (list, tuple)) else (each,)
+            found += [part for part in parts if isinstance(part, Tensor)]
+        return found
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ class Tracer:
         works: multiply-adds.
         sites: sizes given by code.
         unknown: operations without a rule, by name, with the modules where they bound something.
-        groups: the classes of a grouped convolution's groups, by its weight's name.
+        groups: the classes of a grouped convolution's groups, by its weight's name; of a group norm
+            without weight, by its module.
         seen: names of the parameters that an operation read.
         turned: names of weights whose outputs are their second dimension.
         tied: further names of parameters, by the first.
@@ -231,7 +236,7 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = str(func.overloadpacket)
+        name, pointwise, arguments = _known(func)
         if name in _READS and any(self.tracer.value(each).data for each in args[:1]):
             raise RegrowError(
                 f"the network's code branches on a value computed from its input ({_line()}), so "
@@ -242,10 +247,10 @@ class Watch(TorchDispatchMode):
         out = func(*args, **kwargs)
         outputs = tensors_of(out)
         if outputs:
-            call = Call(name, _bind(func, args, kwargs), outputs, shape)
+            call = Call(name, _bind(arguments, args, kwargs), outputs, shape)
             rule = self.rules.get(name)
             if rule is None:
-                rule = self.pointwise if _pointwise(func) else self.other
+                rule = self.pointwise if pointwise else self.other
             try:
                 rule(self.tracer, call)
             except Exception as error:
@@ -255,6 +260,13 @@ class Watch(TorchDispatchMode):
 
 
 _READS = ("aten._local_scalar_dense", "aten.is_nonzero", "aten.item", "aten.equal")
+
+
+@functools.cache
+def _known(func: Any) -> tuple[str, bool, tuple[tuple[str, Any], ...]]:
+    """An operation's name, whether it is pointwise, and its arguments with their defaults."""
+    arguments = tuple((each.name, each.default_value) for each in func._schema.arguments)
+    return str(func.overloadpacket), _pointwise(func), arguments
 
 
 def _pointwise(func: Any) -> bool:
@@ -267,13 +279,12 @@ def _pointwise(func: Any) -> bool:
     return any(torch.Tag.pointwise in getattr(plain, name).tags for name in plain.overloads())
 
 
-def _bind(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _bind(
+    arguments: Sequence[tuple[str, Any]], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
     found = {}
-    for i, argument in enumerate(func._schema.arguments):
-        if i < len(args):
-            found[argument.name] = args[i]
-        else:
-            found[argument.name] = kwargs.get(argument.name, argument.default_value)
+    for i, (name, default) in enumerate(arguments):
+        found[name] = args[i] if i < len(args) else kwargs.get(name, default)
     return found
 
 

@@ -61,6 +61,8 @@ def convolution(tracer: Tracer, call: Call) -> None:
         outs = ways.merge([group, inner], [groups, size], tracer.where("grouped"))
         if name is not None:
             tracer.groups[name] = group
+        if name != f"{tracer.module}.weight":  # not a layer of PyTorch's, whose number is known
+            tracer.site((groups,), (group,))
     if call["bias"] is not None:
         outs = ways.equate(outs, tracer.value(call["bias"]).dims[0])
     dims = [*given.dims[:channel], outs, *[None] * spatial]

@@ -80,13 +80,15 @@ def group_norm(tracer: Tracer, call: Call) -> None:
     group, inner = ways.split(dim, [groups, channels // groups])
     for other in (inner, *value.dims[2:]):
         ways.fix(other, tracer.where("normalised over"))
-    owner = tracer.name(call["weight"]) if affine else None
+    tracer.norms[tracer.module] = dim
+    owner = tracer.name(call["weight"]) if affine else tracer.module
     if groups == 1:
         ways.fix(dim, tracer.where("normalised over"))
     elif owner is not None:
         tracer.groups[owner] = group
     dim = ways.merge([group, inner], [groups, channels // groups], "") if groups > 1 else None
-    tracer.give(call.outputs[0], [value.dims[0], dim, *value.dims[2:]], like=like, zero=affine)
+    zero = affine or value.zero
+    tracer.give(call.outputs[0], [value.dims[0], dim, *value.dims[2:]], like=like, zero=zero)
     for out in call.outputs[1:]:
         tracer.give(out, [value.dims[0], group][: out.dim()], like=like, zero=False)
 

@@ -67,6 +67,7 @@ def broadcast(
     "_prelu_kernel",
 )
 @rule("log_sigmoid", "log_sigmoid_forward", "softshrink", "hardshrink", "relu6", "rrelu_with_noise")
+@rule("polar", "complex")
 def pointwise(tracer: Tracer, call: Call) -> None:
     """Any operation that PyTorch itself calls pointwise, and these activations."""
     tensors = call.tensors

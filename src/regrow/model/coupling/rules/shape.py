@@ -215,6 +215,16 @@ def select(tracer: Tracer, call: Call) -> None:
         tracer.give(out, dims, like=[value], zero=value.zero)
 
 
+@rule("view_as_complex", "view_as_real")
+def parts(tracer: Tracer, call: Call) -> None:
+    """Real and imaginary parts, in a last dimension of two that keeps its size."""
+    value, out = tracer.value(call["self"]), call.outputs[0]
+    if call.name == "aten.view_as_complex":
+        tracer.indices.fix(value.dims[-1], tracer.where("a complex number's parts"))
+    dims = [*value.dims[: out.dim()], *[None] * (out.dim() - len(value.dims))]
+    tracer.give(out, dims, like=[value], zero=value.zero)
+
+
 @rule("pixel_shuffle")
 def pixel_shuffle(tracer: Tracer, call: Call) -> None:
     """r x r neighbouring channels become the pixels of one: they stay or go together."""
