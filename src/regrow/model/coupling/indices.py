@@ -15,6 +15,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from regrow.model.coupling.merged import told_apart
+
 Classes: TypeAlias = "npt.NDArray[np.int64]"
 Dim: TypeAlias = "Classes | None"
 """The classes of a dimension's indices; None where all of them are fixed."""
@@ -333,17 +335,9 @@ class Indices:
 
     def _recover(self, columns: Classes, sizes: Sequence[int]) -> list[Dim] | None:
         """The dimensions that were merged, if each factor depends on one of them alone."""
-        found: list[list[Classes]] = [[] for _ in sizes]
-        for column in columns.T:
-            grid = column.reshape(sizes)
-            for i in range(len(sizes)):
-                others = tuple(j for j in range(len(sizes)) if j != i)
-                along = grid[tuple(slice(None) if j == i else 0 for j in range(len(sizes)))]
-                if (grid == np.expand_dims(along, others)).all():
-                    found[i].append(along)
-                    break
-            else:
-                return None
+        found = told_apart(columns, sizes)
+        if found is None:
+            return None
         return [
             None if not parts else parts[0] if len(parts) == 1 else self._multiply(parts)
             for parts in found
