@@ -27,6 +27,7 @@ from regrow.core.files import write_atomic
 from regrow.engine.prepare import groups_for, prepare, validate
 
 SCHEMA = 1
+_FILES = ("final", "result.json")  # the record last: where it is, the cell is finished
 
 
 class Claimed(Exception):
@@ -92,6 +93,28 @@ class Store:
 
     def forget_error(self, cell: Cell) -> None:
         (self._folder(cell) / "error.txt").unlink(missing_ok=True)
+
+    def note_error(self, cell: Cell, reason: str) -> None:
+        """Remember why a cell could not be finished elsewhere."""
+        self._folder(cell).mkdir(parents=True, exist_ok=True)
+        write_atomic(self._folder(cell) / "error.txt", reason.encode())
+
+    def files(self, cell: Cell) -> dict[str, bytes]:
+        """A finished cell as bytes, for another store.
+
+        Raises:
+            RegrowError: it is not finished.
+        """
+        try:
+            return {name: (self._folder(cell) / name).read_bytes() for name in _FILES}
+        except OSError as error:
+            raise RegrowError(f"cell {cell.label!r} is not finished: {error}.") from error
+
+    def put(self, cell: Cell, files: Mapping[str, bytes]) -> None:
+        """Take over a cell that another store has finished."""
+        self._folder(cell).mkdir(parents=True, exist_ok=True)
+        for name in _FILES:
+            write_atomic(self._folder(cell) / name, files[name])
 
     def state(self, cell: Cell) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """State dict and keep masks (None for a dense cell) of a finished cell.

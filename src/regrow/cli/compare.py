@@ -6,6 +6,8 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +33,13 @@ def compare_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what is to be done.")
     ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Train on a Ray cluster: ray://HOST:PORT, HOST:PORT, or local.",
+        ),
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(metavar="M", help="Pause after so many minutes; call again to go on."),
@@ -53,6 +62,7 @@ def compare_command(
 
     regrow compare study.toml --out studies/first --workers 2
     """
+    from regrow.bench.comparison.cluster import run_on_cluster
     from regrow.bench.comparison.grid import read
     from regrow.bench.store import Store
     from regrow.bench.study import estimate, run_cells, serve
@@ -76,20 +86,35 @@ def compare_command(
     _keep(study, out)
     more = [] if data_dir is None else ["--data-dir", str(data_dir)]
     more += [] if minutes is None else ["--minutes", str(minutes)]
+    if cluster is not None:
+        text = study.read_text(encoding="utf-8")
+        finish = partial(run_on_cluster, text, every, store, cluster, data_dir=data_dir)
+        _finish(partial(finish, device=device, tell=_say), asked, store, data_dir)
+        return
     start = [sys.executable, "-m", *words, "--workers", str(workers), "--device", device]
+    command = [*start, *more, "--worker"]
+    run = partial(run_cells, every, store, workers=workers, command=command, tell=_say)
+    _finish(run, asked, store, data_dir)
+
+
+def _finish(run: Callable[[], object], asked: Study, store: Store, data_dir: Path | None) -> None:
+    """Run the cells, write the page whatever happens, and tell what failed."""
+    from regrow.bench.study import estimate
+
+    every = list(asked.cells(data_dir).values())
     try:
-        run_cells(every, store, workers=workers, command=[*start, *more, "--worker"], tell=_say)
+        run()
     except KeyboardInterrupt:
         _say("stopped; the same command goes on where it was.")
         raise
     finally:
-        page = write_page(asked, store, data_dir, out / "report.html")
+        page = write_page(asked, store, data_dir, store.directory / "report.html")
         if page is not None:
             _say(f"report: {page}")
     failed = [cell for cell in every if store.error(cell) or store.error(cell.dense())]
     for cell in failed:
         _say(f"failed: {cell.label}: {store.error(cell) or store.error(cell.dense())}")
-    _say(estimate(every, store).text(workers))
+    _say(estimate(every, store).text())
 
 
 def write_page(study: Study, store: Store, data_dir: Path | None, page: Path) -> Path | None:
