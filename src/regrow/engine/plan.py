@@ -121,6 +121,8 @@ class Plan:
             may read what is remembered.
         statistics: by which batch norms normalise while gradients of the live network are read;
             see `regrow.model.collect.gradients`. Where nothing reads any it is "running".
+        rewind: after every cut the whole network goes back to what it was at the start, removed
+            weights aside, and the optimiser forgets (Frankle and Carbin 2019; Renda et al. 2020).
     """
 
     schedule: Schedule | SignalSchedule
@@ -134,6 +136,7 @@ class Plan:
     floor: int = 1
     memory: float | None = None
     statistics: Statistics = "batch"
+    rewind: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.pattern, Unit):
@@ -168,6 +171,11 @@ class Plan:
                 "the rule or value of the regrowth reads remembered weights, but memory is None; "
                 "give the plan or the recipe 'bidirectional' memory=0, which keeps them."
             )
+        if self.rewind and (self.regrowth is not None or self.memory is not None):
+            raise RegrowError(
+                "rewind gives all weights their first values again, so nothing can be remembered "
+                "or return with others; leave out rewind, or regrowth and memory."
+            )
         if self.floor < 1:
             raise RegrowError(
                 f"floor={self.floor} would let layers be emptied; it is a count of at least 1."
@@ -185,6 +193,8 @@ class Plan:
         needs = self.criterion.needs | self.allocation.needs
         if self.competes:
             needs |= {Need("weight")}
+        if self.rewind:
+            needs |= {Need("weight", "dense")}
         return needs | self.regrowth.needs if self.regrowth else needs
 
     @property
@@ -213,6 +223,8 @@ def plan_spec(plan: Plan) -> dict[str, Any]:
     spec["memory"] = plan.memory
     if plan.statistics != "running":
         spec["statistics"] = plan.statistics
+    if plan.rewind:
+        spec["rewind"] = True
     grow = plan.regrowth
     spec["regrowth"] = grow and {
         "rule": RULES.spec(grow.rule),

@@ -276,6 +276,11 @@ class Pruning:
         plan = self.program.stages[self._at.stage].plan
         if not self._on.settled(plan, self._at, density, exchange):
             self._at.due = (density, exchange)
+            before = len(self._at.events)
             self._on.reach(plan, self._at, density, self.program.seed, exchange)
+            if plan.rewind and len(self._at.events) > before:
+                self._on.model.load_state_dict(self._at.states["dense"])
+                project(self._on.weights, self._at.masks)
+                clear(self._on.optimizer, self._on.model.parameters())
             check_ranks(self._at.masks.checksum())
         self._at.density, self._at.due = density, None

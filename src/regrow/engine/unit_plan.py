@@ -44,6 +44,7 @@ class UnitPlan:
         exclude: globs of layers whose outputs stay.
         floor: the least number of units that stay in a group, at least 1.
         statistics: by which batch norms normalise while gradients of the live network are read.
+        rewind: see `Plan`.
 
     Source: return of channels: arXiv 2511.11675 (2025), the structured variant.
     """
@@ -56,6 +57,7 @@ class UnitPlan:
     exclude: tuple[str, ...] = ()
     floor: int = 1
     statistics: Statistics = "batch"
+    rewind: bool = False
 
     memory = None
     competes = False
@@ -65,6 +67,8 @@ class UnitPlan:
             raise RegrowError(
                 f"floor={self.floor} would let groups be emptied; it is a count of at least 1."
             )
+        if self.rewind and self.regrowth is not None:
+            raise RegrowError("units return with their first weights anyway; leave out rewind.")
         if self.statistics not in get_args(Statistics):
             raise RegrowError(f"statistics={self.statistics!r} is neither 'batch' nor 'running'.")
         if not self.criterion.needs & _LIVE:
@@ -75,7 +79,8 @@ class UnitPlan:
     @property
     def needs(self) -> frozenset[Need]:
         """All evidence that some event of the plan may ask for."""
-        return self.criterion.needs | self.needs_to_grow
+        kept = {of_dense(Need("weight"))} if self.rewind else frozenset()
+        return self.criterion.needs | self.needs_to_grow | kept
 
     @property
     def needs_to_grow(self) -> frozenset[Need]:
@@ -101,6 +106,7 @@ def unit_spec(plan: UnitPlan) -> dict[str, Any]:
         "exclude": list(plan.exclude),
         "floor": plan.floor,
         "statistics": plan.statistics,
+        **({"rewind": True} if plan.rewind else {}),
     }
 
 

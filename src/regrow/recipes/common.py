@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypedDict
 
 from regrow.core.errors import RegrowError, unknown
@@ -128,16 +129,19 @@ def paced(
     patience: int | Sequence[int] | None,
     cut: Cut,
     seed: int,
+    *,
+    rewind: bool = False,
 ) -> Program:
     """One stage: the schedule over fixed epochs, or its sparsities at the pace of patience.
 
     With patience, `epochs` is the cap of the whole program, shared equally by the cuts.
     """
     if patience is None:
-        return Program((Stage(plan(schedule, cut), Step.epochs(epochs)),), seed)
+        made = replace(plan(schedule, cut), rewind=rewind)
+        return Program((Stage(made, Step.epochs(epochs)),), seed)
     waits = (patience,) if isinstance(patience, int) else tuple(patience)
     watched = Patience(tuple(sparsities), waits, cap=interval(epochs, len(sparsities)).value)
-    return Program((Stage(plan(watched, cut)),), seed)
+    return Program((Stage(replace(plan(watched, cut), rewind=rewind)),), seed)
 
 
 def interval(epochs: int, cuts: int) -> Step:

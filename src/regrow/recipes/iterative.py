@@ -26,6 +26,7 @@ def iterative(
     *,
     spacing: Literal["geometric", "constant"] = "geometric",
     patience: int | Sequence[int] | None = None,
+    rewind: bool = False,
     seed: int = 0,
     **cut: Unpack[Cut],
 ) -> Program:
@@ -38,11 +39,13 @@ def iterative(
         spacing: of what the steps are equal shares.
         patience: wait for so many epochs without a better signal before the next cut, one number
             or one for each cut; the share of the epochs is then the cap.
+        rewind: after every cut go back to the dense network's weights, as lottery tickets do.
         seed: of random parts.
         cut: see `Cut`.
 
     Source:
-        arXiv 2508.13836 (2025), iterative geometric and iterative constant strategies.
+        arXiv 2508.13836 (2025), iterative geometric and iterative constant strategies; rewinding:
+        Frankle and Carbin 2019, Renda et al. 2020.
 
     Raises:
         RegrowError: an unknown spacing, or fewer epochs than cuts.
@@ -50,4 +53,4 @@ def iterative(
     if spacing not in _SPACING:
         raise RegrowError(f"spacing is 'geometric' or 'constant'; got {spacing!r}.")
     schedule = _SPACING[spacing](sparsity, cuts, interval(epochs, cuts))
-    return paced(schedule, schedule.sparsities, epochs, patience, cut, seed)
+    return paced(schedule, schedule.sparsities, epochs, patience, cut, seed, rewind=rewind)

@@ -136,6 +136,13 @@ STRATEGIES: Mapping[str, Strategy] = {
             "five cuts, the learning rate anew after each",
             restart=True,
         ),
+        Strategy(
+            "geometric_lottery",
+            "iterative",
+            "the same, and the dense network's weights again",
+            {"rewind": True},
+            restart=True,
+        ),
     )
 }
 """Those that need no table of their own in a study's file."""
