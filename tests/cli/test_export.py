@@ -39,7 +39,8 @@ def test_a_run_as_onnx_agrees_with_torch_on_validation_data(run: Path, blobs: st
         assert told["dense_fp32_bytes"] == 4 * PARAMETERS
         assert 0 <= told["max_abs_diff"] < 1e-4
         assert "opset 18" in told["note"]
-        assert "regrow pack" in told["note"]
+        zeros = "regrow pack" if told["nonzeros"] < told["weights"] else "there are no zeros"
+        assert zeros in told["note"]
         # An oracle of its own: the accuracy that the run recorded of this arm.
         part = find_task(blobs).splits(None).validation
         session = onnxruntime.InferenceSession(f"{arm}.onnx", providers=["CPUExecutionProvider"])

@@ -22,6 +22,11 @@ STORES_ZEROS = (
 )
 
 
+def about_zeros(format: str, nonzeros: int, weights: int) -> str:
+    """What a format does with the zeros of a network, if it has any."""
+    return f"{format} {STORES_ZEROS}" if nonzeros < weights else f"{format}; there are no zeros"
+
+
 @dataclass(frozen=True)
 class Exported:
     """A file in a format of others, written and checked; `str()` is a few lines about it.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from regrow.core.errors import RegrowError
 from regrow.core.files import write_atomic
 from regrow.core.names import unwrap
-from regrow.export.exported import STORES_ZEROS, Exported, check_plain, check_target
+from regrow.export.exported import Exported, about_zeros, check_plain, check_target
 from regrow.model.inspection import inspect
 
 OPSET = 18
@@ -106,7 +106,7 @@ def export_onnx(
         nonzeros,
         counts.total,
         counts.sparsity,
-        f"opset {OPSET}, batch axis dynamic; ONNX {STORES_ZEROS}",
+        f"opset {OPSET}, batch axis dynamic; {about_zeros('ONNX', nonzeros, counts.total)}",
         far,
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from regrow.core.errors import RegrowError
 from regrow.core.files import write_atomic
 from regrow.core.names import unwrap
-from regrow.export.exported import STORES_ZEROS, Exported, check_plain, check_target
+from regrow.export.exported import STORES_ZEROS, Exported, about_zeros, check_plain, check_target
 from regrow.export.packed import Packed, differing
 from regrow.model.inspection import inspect
 
@@ -84,7 +84,8 @@ def export_safetensors(
 
     size = _write(path, _with_notes(save_tensors(_apart(found.state)), notes), found.state, read)
     repeats = f"{len(found.tied)} tied names are stored again; " if found.tied else ""
-    return found.exported("safetensors", size, f"{repeats}safetensors {STORES_ZEROS}")
+    note = repeats + about_zeros("safetensors", found.nonzeros, found.weights)
+    return found.exported("safetensors", size, note)
 
 
 def export_torch(
@@ -113,7 +114,7 @@ def export_torch(
         return torch.load(written, weights_only=True, map_location="cpu")
 
     size = _write(path, (buffer.getvalue(),), found.state, read)
-    return found.exported("torch", size, f"torch {STORES_ZEROS}")
+    return found.exported("torch", size, about_zeros("torch", found.nonzeros, found.weights))
 
 
 def _read(source: nn.Module | Packed, masks: Mapping[str, Tensor] | None) -> _Source:

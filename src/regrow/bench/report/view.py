@@ -14,7 +14,7 @@ from regrow.bench.report.compare import Cell, Experiment, Level, difference
 from regrow.bench.report.deploy import Deployment, deployment
 from regrow.bench.report.figures import figures
 from regrow.bench.report.parts import Figure, Table, slots, sparse_cells
-from regrow.bench.report.records import CONTROL, Run, Spent
+from regrow.bench.report.records import CONTROL, Arm, Run, Spent
 from regrow.bench.report.svg import colour_index
 from regrow.bench.report.verdict import Verdict, judge, scaled
 
@@ -176,7 +176,7 @@ def _row(
             (text.sparsity(cell.sparsity), ""),
             text.spread(arm.test for arm in arms),
             gap,
-            (text.count(kept), f"of{text.GAP}{text.count(total)}"),
+            (text.count(kept), f"of{text.GAP}{text.count(total)}{_macs(arms)}"),
             text.spread(arm.validation for arm in arms),
             _spent([arm.epochs for arm in arms], "epochs" not in shared),
             _spent([arm.steps for arm in arms], "steps" not in shared),
@@ -185,6 +185,12 @@ def _row(
             (str(len(arms)), ""),
         ),
     )
+
+
+def _macs(arms: Sequence[Arm]) -> str:
+    """What is left of the multiply-adds, where channels were cut out."""
+    shares = [a.shrunk["macs"] / a.shrunk["macs_dense"] for a in arms if a.shrunk is not None]
+    return f"; {100 * fmean(shares):.1f}{text.GAP}% of the multiply-adds" if shares else ""
 
 
 def _spent(budgets: Sequence[Spent], split: bool = True) -> tuple[str, str]:
