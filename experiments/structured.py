@@ -193,12 +193,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--task", choices=sorted(SETTINGS), default="cifar10")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="only these")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "structured")
     parser.add_argument("--data-dir", type=Path, help="where data sets lie (else $REGROW_DATA)")
     options = parser.parse_args()
-    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
     seeds = [Seed(options.task, n, options.out, options.data_dir) for n in range(options.seeds)]
-    for arm in ARMS:  # the controls last, should there be no time for them
+    for arm in options.arms:  # the controls last, should there be no time for them
         for one in seeds:
             found[arm].append(one.arm(arm))
             print(options.task, one.seed, arm, found[arm][-1]["test_accuracy"], flush=True)
