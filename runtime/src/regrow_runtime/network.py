@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -16,12 +17,16 @@ from regrow_runtime.check_graph import check_graph
 from regrow_runtime.errors import RuntimeFileError
 from regrow_runtime.file import Contents, read
 from regrow_runtime.fold import Weighted, fold
-from regrow_runtime.memory import LANES
+from regrow_runtime.memory import LANES, conv_planes
 from regrow_runtime.plan import plan
 
 _MOST_BYTES = 16 * 2**30  # of a program: a small file may ask for any amount
 _PROGRAMS = 6  # as many as there are powers of two up to LANES, and one more for large batches
+# Where each thread takes images of its own, it reads all weights for fewer of them at once; where
+# all share, they wait for each other after every layer. Which is faster was measured.
 _FEW_WEIGHTS = 128 * 1024  # are read from its own cache by every thread
+_FEW_ALONE = 2_000_000  # with one image a thread
+_FEW_WIDE = 1_000_000, 16_000_000  # weights and multiply-adds, with half of LANES
 
 
 class _Way(NamedTuple):
@@ -36,8 +41,8 @@ class Network:
 
     A batch is computed in groups of `LANES` images side by side and a last, smaller one, which is
     filled up to a power of two. Threads take a group each where there are enough of them, or
-    smaller groups where the network has few weights; else they share the work on one. The first
-    batch of each size takes longer: its program is planned then.
+    smaller groups where that is faster; else they share the work on one. The first batch of each
+    size takes longer: its program is planned then.
 
     Attributes:
         metadata: what the packer wrote down.
@@ -72,8 +77,13 @@ class Network:
         used = {name for node in contents.graph.nodes for name in node.arrays.values()}
         self._arrays = {name: contents.arrays[name].floats() for name in used}
         self._steps = fold(self._graph, self._arrays, self._shapes)
-        kept = sum(np.count_nonzero(s.weight) for s in self._steps if isinstance(s, Weighted))
-        self._few = kept <= _FEW_WEIGHTS
+        layers = [step for step in self._steps if isinstance(step, Weighted)]
+        kept = [int(np.count_nonzero(step.weight)) for step in layers]
+        self._kept = sum(kept)
+        self._work = sum(
+            count * math.prod(conv_planes(step, self._shapes)[1][1:])
+            for count, step in zip(kept, layers, strict=True)
+        )
         self._programs: OrderedDict[_Way, _native.Program] = OrderedDict()
         self._modules: list[str] = []
         self._lock = threading.Lock()
@@ -142,11 +152,22 @@ class Network:
             at_once = LANES * self.threads
             if batch >= at_once:
                 return _Way(LANES, apart=True), batch // at_once * at_once
-            if self._few and batch > 1:
-                return _Way(_lanes(-(-batch // self.threads)), apart=True), batch
+            each = _lanes(-(-batch // self.threads))
+            if batch > 1 and self._apart(each):
+                return _Way(each, apart=True), batch
         if batch >= LANES:
             return _Way(LANES, apart=False), batch // LANES * LANES
         return _Way(_lanes(batch), apart=False), batch
+
+    def _apart(self, lanes: int) -> bool:
+        """Whether threads with so many images each are faster than all together."""
+        if self._kept <= _FEW_WEIGHTS:
+            return True
+        if lanes == 1:
+            return self._kept <= _FEW_ALONE
+        if lanes == LANES // 2:
+            return self._kept <= _FEW_WIDE[0] and self._work <= _FEW_WIDE[1]
+        return lanes < LANES // 2
 
     def _program(self, way: _Way) -> _native.Program:
         """Its program; the last few that were used are kept."""
