@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import logging
 import statistics
 import tempfile
@@ -23,14 +22,12 @@ from pathlib import Path
 
 import onnxruntime
 import torch
-from shrink import NETWORKS, PAGE, ROOT, interleaved, session
+from shrink import NETWORKS, interleaved, publish, session
 from torch import Tensor, nn
 
 import regrow
 from regrow.bench.environment import processor
 
-RECORD = ROOT / "benchmarks" / "records" / "latency.json"
-BEGIN, END = "<!-- latency: begin -->", "<!-- latency: end -->"
 CHOSEN = ("VGG-16, 32 x 32", "ResNet-56, 32 x 32", "ResNet-50, 224 x 224")
 SECONDS = 5.0
 
@@ -46,10 +43,7 @@ def main() -> None:
         "onnxruntime": onnxruntime.__version__,
         "rows": [row for name in CHOSEN for row in measure(name)],
     }
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
-    page = PAGE.read_text()
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(record)}\n{END}{after}")
+    publish("latency", record, table(record))
 
 
 def measure(name: str) -> list[dict[str, object]]:

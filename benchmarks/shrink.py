@@ -34,9 +34,7 @@ from regrow.bench.environment import processor
 from regrow.bench.models import resnet56, vgg16_bn
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORD = ROOT / "benchmarks" / "records" / "shrink.json"
 PAGE = ROOT / "docs" / "results.md"
-BEGIN, END = "<!-- shrink: begin -->", "<!-- shrink: end -->"
 # Its class, its input, and layers that stay whole.
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[str, ...]]] = {
     "VGG-16, 32 x 32": (vgg16_bn, (1, 3, 32, 32), ()),
@@ -64,10 +62,17 @@ def main() -> None:
         "onnxruntime": onnxruntime.__version__,
         "rows": rows,
     }
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    publish("shrink", record, table(record))
+
+
+def publish(name: str, record: dict[str, object], table: str) -> None:
+    """Write a benchmark's record, and its table between its marks in docs/results.md."""
+    path = ROOT / "benchmarks" / "records" / f"{name}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     page = PAGE.read_text()
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(record)}\n{END}{after}")
+    before, after = page.split(begin)[0], page.split(end)[1]
+    PAGE.write_text(f"{before}{begin}\n{table}\n{end}{after}")
 
 
 def measure(name: str) -> list[dict[str, object]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,16 +15,12 @@ import tomli_w
 
 from regrow.bench.arms import CONTROLS
 from regrow.bench.tasks import Task, Training, find_task
+from regrow.bench.toml import ParseError, check_schema, parse, read_toml
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.files import write_atomic
 from regrow.engine.program import Program
 from regrow.recipes import RECIPES
 from regrow.recipes.common import CUT, Cut
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SCHEMA = 1
 _KEYS = ("schema", "recipe", "task", "model", "seed", "controls", "parameters", "training")
@@ -150,17 +145,8 @@ def configure(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RegrowError(f"there is no recipe file {str(path)!r}.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RegrowError(f"{path} cannot be read as TOML: {error}.") from error
-    if data.get("schema", SCHEMA) != SCHEMA:
-        raise RegrowError(
-            f"{path} has schema {data['schema']!r}, this regrow reads {SCHEMA}; use the regrow "
-            "that wrote it."
-        )
+    data = read_toml(path, "recipe")
+    check_schema(data, SCHEMA, str(path))
     for key in data:
         if key not in _KEYS:
             raise unknown(f"key in {path}:", key, _KEYS)
@@ -175,8 +161,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse(f"value = {text}")["value"]
+    except ParseError:
         return text
 
 

@@ -21,7 +21,7 @@ from regrow.bench.job import Job
 from regrow.bench.state import StateFile, identity
 from regrow.bench.tasks import Task, Training, checked_splits, dense_training
 from regrow.bench.trainer import Notify, Trainer
-from regrow.engine.prepare import groups_for, prepare, validate
+from regrow.engine.prepare import fit, prepare
 from regrow.export.shrunk import load_shrunk
 
 _COMPARED = 32  # validation samples on which torch and the runtime are compared
@@ -73,9 +73,7 @@ def run(
     make_model = initial(task, config.model, config.seed)
     model = make_model()
     example = splits.train.images[:1]
-    prepare(model, program, example=example)
-    groups = groups_for(program, model, example)
-    validate(model, program, has_reference=False, groups=groups)
+    groups = fit(model, program, example, has_reference=False)
     cycles = cycles_of(program)
     controls = {name: CONTROLS[name] for name in config.controls}
     for name, row in list(controls.items()):

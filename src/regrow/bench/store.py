@@ -24,7 +24,7 @@ from regrow.bench.tasks import checked_splits
 from regrow.bench.trainer import Notify, Trainer
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.files import write_atomic
-from regrow.engine.prepare import groups_for, prepare, validate
+from regrow.engine.prepare import fit
 
 SCHEMA = 1
 _FILES = ("final", "result.json")  # the record last: where it is, the cell is finished
@@ -191,9 +191,7 @@ class Store:
         if cell.program is not None:
             model = initial(cell.task, cell.model, cell.seed)()
             example = self._data(cell).train.images[:1]
-            prepare(model, cell.program, example=example)
-            groups = groups_for(cell.program, model, example)
-            validate(model, cell.program, has_reference=False, groups=groups)
+            fit(model, cell.program, example, has_reference=False)
 
     def _trainer(self, cell: Cell) -> Trainer:
         wanted, data = precision(cell.training), self._data(cell)

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,8 @@ from rich.markup import escape
 from regrow.core.errors import RegrowError
 
 if TYPE_CHECKING:
-    from regrow.bench.comparison.grid import Study
+    from regrow.bench.cells import Cell
+    from regrow.bench.comparison.grid import Place, Study
     from regrow.bench.store import Store
 
 STUDY = "study.toml"
@@ -89,26 +90,28 @@ def compare_command(
     if cluster is not None:
         text = study.read_text(encoding="utf-8")
         finish = partial(run_on_cluster, text, every, store, cluster, data_dir=data_dir)
-        _finish(partial(finish, device=device, tell=_say), asked, store, data_dir)
+        _finish(partial(finish, device=device, tell=_say), asked, cells, store)
         return
     start = [sys.executable, "-m", *words, "--workers", str(workers), "--device", device]
     command = [*start, *more, "--worker"]
     run = partial(run_cells, every, store, workers=workers, command=command, tell=_say)
-    _finish(run, asked, store, data_dir)
+    _finish(run, asked, cells, store)
 
 
-def _finish(run: Callable[[], object], asked: Study, store: Store, data_dir: Path | None) -> None:
+def _finish(
+    run: Callable[[], object], asked: Study, cells: Mapping[Place, Cell], store: Store
+) -> None:
     """Run the cells, write the page whatever happens, and tell what failed."""
     from regrow.bench.study import estimate
 
-    every = list(asked.cells(data_dir).values())
+    every = list(cells.values())
     try:
         run()
     except KeyboardInterrupt:
         _say("stopped; the same command goes on where it was.")
         raise
     finally:
-        page = write_page(asked, store, data_dir, store.directory / "report.html")
+        page = write_page(asked, cells, store, store.directory / "report.html")
         if page is not None:
             _say(f"report: {page}")
     failed = [cell for cell in every if store.error(cell) or store.error(cell.dense())]
@@ -117,13 +120,12 @@ def _finish(run: Callable[[], object], asked: Study, store: Store, data_dir: Pat
     _say(estimate(every, store).text())
 
 
-def write_page(study: Study, store: Store, data_dir: Path | None, page: Path) -> Path | None:
+def write_page(study: Study, cells: Mapping[Place, Cell], store: Store, page: Path) -> Path | None:
     """The page and the table of records of a study, as far as it is finished; None before that."""
     from regrow.bench.comparison.evidence import compare, csv_of, gather
     from regrow.bench.comparison.page import write_study
     from regrow.core.files import write_atomic
 
-    cells = study.cells(data_dir)
     rows = gather(cells, store)
     if not rows:
         return None
@@ -149,7 +151,8 @@ def report_study(directory: Path, page: Path) -> Path:
     from regrow.bench.comparison.grid import read
     from regrow.bench.store import Store
 
-    written = write_page(read(directory / STUDY), Store(directory), None, page)
+    study = read(directory / STUDY)
+    written = write_page(study, study.cells(), Store(directory), page)
     if written is None:
         raise RegrowError(f"no cell of the study in {directory} is finished; run it first.")
     return written

@@ -86,14 +86,13 @@ def attach(
     inner = unwrap(model)
     groups = groups_for(program, inner, example)
     entries = validate(inner, program, has_reference=reference is not None, groups=groups)
-    masked, prunable = entries, entries
     plan = program.stages[0].plan
     if isinstance(plan, UnitPlan):
         assert groups is not None
         prunable = groups.members(inner)
         masked = entries.joined(prunable)
     else:
-        prunable = Inventory(scope(plan, entries))
+        prunable, masked = Inventory(scope(plan, entries)), entries
     weights = weights_of(inner, masked)
     check_owns(optimizer, weights_of(inner, prunable))
     source = Source(loss_fn, data, batches)

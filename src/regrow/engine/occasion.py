@@ -131,7 +131,7 @@ class Occasion:
             (seed, len(at.events)),
             plan.statistics,
         )
-        keep = decide_units(plan, self.model, groups, units, density, evidence)
+        keep = decide_units(plan, self.model, groups, units, density, evidence, growing=growing)
         decision = decision_of(groups, keep, self.weights, before, evidence)
         at.masks, entry = perform(decision, self.weights, before, self.optimizer, self.entries)
         if growing:

@@ -39,8 +39,23 @@ def prepare(model: nn.Module, program: Program, example: Any = None) -> nn.Modul
         RegrowError: there is nothing to prune, a weight is not finite, a layer does not fit the
             pattern, a target is infeasible, or the example does not fit the model.
     """
+    fit(model, program, example, has_reference=True)
+    return model
+
+
+def fit(model: nn.Module, program: Program, example: Any, *, has_reference: bool) -> Groups | None:
+    """What `prepare` checks; gives the groups that the program cuts, if it cuts any.
+
+    Args:
+        model, program, example: as for `prepare`.
+        has_reference: whether a reference network will be there from the start.
+
+    Raises:
+        RegrowError: see `prepare` and `validate`.
+    """
     inner = unwrap(model)
-    validate(inner, program, has_reference=True, groups=groups_for(program, inner, example))
+    groups = groups_for(program, inner, example)
+    validate(inner, program, has_reference=has_reference, groups=groups)
     if example is not None:
         arguments = example if isinstance(example, tuple) else (example,)
         try:
@@ -51,7 +66,7 @@ def prepare(model: nn.Module, program: Program, example: Any = None) -> nn.Modul
             raise RegrowError(
                 f"the example {shapes} does not fit {type(model).__name__}: {error}."
             ) from error
-    return model
+    return groups
 
 
 def groups_for(program: Program, model: nn.Module, example: Any) -> Groups | None:

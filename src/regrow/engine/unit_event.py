@@ -28,6 +28,8 @@ def decide_units(
     units: Mapping[str, Tensor],
     density: float,
     evidence: Evidence,
+    *,
+    growing: bool,
 ) -> dict[str, Tensor]:
     """Which units shall stay at a density of the budget.
 
@@ -41,11 +43,11 @@ def decide_units(
         units: those that live.
         density: the target, a fraction of the budget.
         evidence: what the plan needs, to grow or to cut.
+        growing: whether units return, as `grows` tells.
 
     Raises:
         RegrowError: the target is out of reach, or a score is NaN.
     """
-    growing = grows(plan, groups, units, density)
     criterion = plan.criterion
     if growing:
         assert plan.regrowth is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -15,12 +14,8 @@ from regrow.bench.cells import Cell
 from regrow.bench.comparison.grid import study_of
 from regrow.bench.store import Store
 from regrow.bench.study import Tell, estimate
+from regrow.bench.toml import parse
 from regrow.core.errors import RegrowError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Files = Mapping[str, bytes]
 _CONNECT = 10  # seconds
@@ -113,7 +108,7 @@ def _finish(
 
 @lru_cache(maxsize=2)
 def _cells(text: str, data_dir: Path | None) -> dict[str, Cell]:
-    cells = study_of(tomllib.loads(text), "study", "the study").cells(data_dir).values()
+    cells = study_of(parse(text), "study", "the study").cells(data_dir).values()
     return {each.key: each for cell in cells for each in (cell.dense(), cell)}
 
 

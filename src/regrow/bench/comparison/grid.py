@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -23,14 +22,10 @@ from regrow.bench.comparison.strategies import (
 from regrow.bench.comparison.thin import thinned
 from regrow.bench.config import typed_training
 from regrow.bench.tasks import Task, Training, checked_splits, find_task
+from regrow.bench.toml import check_schema, read_toml
 from regrow.core.budget import check_sparsity
 from regrow.core.errors import RegrowError, unknown
 from regrow.engine.program import Program
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SCHEMA = 1
 _TOP = ("schema", "name", "budget", "grid", "strategies")
@@ -217,22 +212,12 @@ def read(path: Path) -> Study:
         RegrowError: the file cannot be read; a key is not known (with the nearest one), or a value
             is not of its kind.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RegrowError(f"there is no study file {str(path)!r}.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RegrowError(f"{path} cannot be read as TOML: {error}.") from error
-    return study_of(data, path.stem, str(path))
+    return study_of(read_toml(path, "study"), path.stem, str(path))
 
 
-def study_of(data: Mapping[str, Any], name: str, where: str) -> Study:
+def study_of(data: dict[str, Any], name: str, where: str) -> Study:
     """A study from plain data; see `read`."""
-    if data.get("schema", SCHEMA) != SCHEMA:
-        raise RegrowError(
-            f"{where} has schema {data['schema']!r}, this regrow reads {SCHEMA}; use the regrow "
-            "that wrote it."
-        )
+    check_schema(data, SCHEMA, where)
     for key in data:
         if key not in _TOP:
             raise unknown(f"key in {where}:", key, _TOP)
