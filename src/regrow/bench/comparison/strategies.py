@@ -94,7 +94,6 @@ class Strategy:
         return cls(name, settings=settings, **own)
 
 
-_PATIENT = {"patience": 5}
 STRATEGIES: Mapping[str, Strategy] = {
     strategy.name: strategy
     for strategy in (
@@ -123,12 +122,25 @@ STRATEGIES: Mapping[str, Strategy] = {
             "channels: cut to half of what shall stay, then return",
             beyond=0.5,
         ),
-        Strategy("one_shot_patience", "one_shot", "one cut, until nothing improves", _PATIENT),
+        # Each cut gets an equal share of the epochs: patience above that would never end one.
+        Strategy(
+            "one_shot_patience",
+            "one_shot",
+            "one cut, until five epochs bring nothing",
+            {"patience": 5},
+        ),
         Strategy(
             "geometric_patience",
             "iterative",
-            "five cuts, each until nothing improves",
-            {**_PATIENT, "cuts": 5},
+            "five cuts, each until two epochs bring nothing",
+            {"patience": 2, "cuts": 5},
+        ),
+        Strategy(
+            "hybrid_patience",
+            "hybrid",
+            "most in one cut, the rest in four, each until two epochs bring nothing",
+            {"patience": 2},
+            split=0.8,
         ),
         Strategy(
             "geometric_rewinding",
