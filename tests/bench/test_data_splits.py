@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from regrow.bench.data import CLASSES, Splits, TensorPair, data_directory, load
 from regrow.bench.data.formats import read
 from regrow.bench.data.sources import CIFAR10, CIFAR100, FASHION_MNIST
-from regrow.bench.data.splits import channel_statistics, hold_out, normalise, stratified
+from regrow.bench.data.splits import (
+    channel_statistics,
+    hold_out,
+    normalise,
+    some_of_each,
+    stratified,
+)
 from regrow.core.errors import RegrowError
 
 
@@ -94,6 +100,21 @@ def test_too_few_images_are_refused():
 def test_images_and_labels_must_match():
     with pytest.raises(RegrowError, match="do not belong together"):
         TensorPair(torch.zeros(3, 1, 2, 2), torch.zeros(4, dtype=torch.int64))
+
+
+def test_some_of_each_class_in_their_order_and_without_repetition():
+    labels = torch.tensor([2, 0, 1, 0, 2, 1, 0, 1, 2, 2, 0])
+    pair = TensorPair(torch.arange(11.0).view(11, 1), labels)
+    first, second = some_of_each((pair, pair), (3, 1))
+    assert first.labels.bincount().tolist() == [3, 3, 3]
+    assert second.labels.bincount().tolist() == [1, 1, 1]
+    positions = first.images.flatten().long()
+    assert positions.tolist() == sorted(set(positions.tolist()))
+    assert torch.equal(labels[positions], first.labels)
+    again, _ = some_of_each((pair, pair), (3, 1))
+    assert torch.equal(again.images, first.images)
+    with pytest.raises(RegrowError, match="class 1 has 3 members; 4 are needed"):
+        some_of_each((pair,), (4,))
 
 
 def test_channel_statistics_match_numpy():

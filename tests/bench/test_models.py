@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from regrow.bench.models import digits_cnn, matching_width, resnet20, resnet56, vgg16_bn
+from regrow.bench.models import (
+    digits_cnn,
+    matching_width,
+    resnet20,
+    resnet56,
+    small_cnn,
+    spoken_cnn,
+    vgg16_bn,
+)
 from regrow.core.errors import RegrowError
 
 VGG_PLAN = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
@@ -18,7 +26,8 @@ VGG_PLAN = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 
 def weights(model: nn.Module) -> int:
     """Convolution and linear weights, without biases."""
-    return sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    kinds = nn.Conv1d | nn.Conv2d | nn.Linear
+    return sum(m.weight.numel() for m in model.modules() if isinstance(m, kinds))
 
 
 def resnet_formula(
@@ -54,6 +63,8 @@ def test_weight_counts_match_the_formulas(classes: int, in_channels: int) -> Non
 
 def test_documented_counts_for_ten_classes() -> None:
     assert weights(digits_cnn()) == 72_608
+    assert weights(small_cnn()) == 9 * (3 * 16 + 16 * 32 + 32 * 64 + 64 * 64) + 640 == 60_976
+    assert weights(spoken_cnn()) == 3 * (2 * 32 * 32 + 32 * 64 + 64 * 64) + 640 == 25_216
     assert weights(resnet20()) == 268_336
     assert weights(resnet56()) == 848_944
     assert weights(vgg16_bn(width=0.25)) == 921_008
@@ -72,6 +83,8 @@ def test_all_parameters_of_resnet20_are_the_published_number() -> None:
     ("build", "shape"),
     [
         (lambda: digits_cnn(7), (1, 8, 8)),
+        (lambda: small_cnn(7), (3, 32, 32)),
+        (lambda: spoken_cnn(7), (32, 64)),
         (lambda: resnet20(7), (3, 32, 32)),
         (lambda: resnet20(7, in_channels=1), (1, 28, 28)),
         (lambda: resnet56(7, in_channels=1), (1, 28, 28)),

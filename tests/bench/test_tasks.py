@@ -106,7 +106,8 @@ def test_resnet20_on_the_small_real_cifar10(tmp_path: Path) -> None:
 def test_every_task_builds_every_network(name: str) -> None:
     task = find_task(name)
     assert task.name == name
-    channels, size = {"digits": (1, 8), "fashion_mnist": (1, 28)}.get(name, (3, 32))
+    shapes = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "spoken_digits": (32, 64)}
+    shape = shapes.get(name, (3, 32, 32))
     classes = 100 if name == "cifar100" else 10
     for make in task.models.values():
         first, second = (make(torch.Generator().manual_seed(1)) for _ in range(2))
@@ -115,7 +116,7 @@ def test_every_task_builds_every_network(name: str) -> None:
             for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
         )
         with torch.no_grad():
-            assert first.eval()(torch.zeros(2, channels, size, size)).shape == (2, classes)
+            assert first.eval()(torch.zeros(2, *shape)).shape == (2, classes)
 
 
 def test_a_dataset_is_gathered() -> None:

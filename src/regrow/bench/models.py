@@ -1,4 +1,4 @@
-"""Reference networks for small images: a digits CNN, the CIFAR ResNets and VGG-16 with batch norm.
+"""Reference networks: small CNNs, the CIFAR ResNets and VGG-16 with batch norm, a CNN for sound.
 
 `N` below is the number of convolution and linear *weights*, the project's default denominator of
 sparsity; biases and batch-norm parameters are not in it. With ten classes:
@@ -6,6 +6,8 @@ sparsity; biases and batch-norm parameters are not in it. With ten classes:
 | network | input | N |
 |---|---|---|
 | `digits_cnn(10)` | 1 x 8 x 8 | 72,608 |
+| `small_cnn(10)` | 3 x 32 x 32 | 60,976 |
+| `spoken_cnn(10)` | 32 x 64 (log-mel) | 25,216 |
 | `resnet20(10)` | 3 x 32 x 32 | 268,336 |
 | `resnet56(10)` | 3 x 32 x 32 | 848,944 |
 | `vgg16_bn(10)` | 3 x 32 x 32 | 14,715,584 |
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +89,40 @@ def digits_cnn(classes: int = 10, *, generator: torch.Generator | None = None) -
     )
     _initialise(model, generator)
     return model
+
+
+def small_cnn(classes: int = 10, *, generator: torch.Generator | None = None) -> nn.Sequential:
+    """Four 3x3 convolutions (16, 32, 64, 64), three of them of stride 2, and global pooling.
+
+    Args:
+        classes: length of the output.
+        generator: source of the initial weights (CPU); None takes PyTorch's default generator.
+
+    Returns:
+        A network from (B, 3, H, W) to logits (B, classes); N = 60,336 + 64 * classes.
+    """
+    _check(classes, 1)
+    shapes = ((3, 16, 2), (16, 32, 1), (32, 64, 2), (64, 64, 2))
+    return _plain(
+        [_conv3x3(*shape) for shape in shapes], nn.AdaptiveAvgPool2d(1), classes, generator
+    )
+
+
+def spoken_cnn(classes: int = 10, *, generator: torch.Generator | None = None) -> nn.Sequential:
+    """Four convolutions along time (32, 32, 64, 64), two of them of stride 2, global pooling.
+
+    Args:
+        classes: length of the output.
+        generator: source of the initial weights (CPU); None takes PyTorch's default generator.
+
+    Returns:
+        A network from log-mel features (B, 32, T) to logits (B, classes); N = 24,576 + 64 *
+        classes.
+    """
+    _check(classes, 1)
+    shapes = ((32, 32, 1), (32, 32, 2), (32, 64, 2), (64, 64, 1))
+    layers = [nn.Conv1d(i, o, 3, stride=s, padding=1, bias=False) for i, o, s in shapes]
+    return _plain(layers, nn.AdaptiveAvgPool1d(1), classes, generator)
 
 
 def resnet20(
@@ -245,6 +281,26 @@ def _resnet(
     return model
 
 
+def _plain(
+    convolutions: Sequence[nn.Conv1d | nn.Conv2d],
+    pool: nn.Module,
+    classes: int,
+    generator: torch.Generator | None,
+) -> nn.Sequential:
+    """Convolutions, each with batch norm and ReLU, then a pool over all places and a classifier."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, layer in enumerate(convolutions, 1):
+        norm = nn.BatchNorm2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm1d
+        layers[f"conv{number}"] = layer
+        layers[f"bn{number}"] = norm(layer.out_channels)
+        layers[f"relu{number}"] = nn.ReLU()
+    layers.update(pool=pool, flatten=nn.Flatten())
+    layers["classifier"] = nn.Linear(convolutions[-1].out_channels, classes)
+    model = nn.Sequential(layers)
+    _initialise(model, generator)
+    return model
+
+
 def _scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
@@ -256,7 +312,7 @@ def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 def _initialise(model: nn.Module, generator: torch.Generator | None) -> None:
     """Draw every convolution and linear parameter again, in the order of the modules."""
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
             nn.init.kaiming_normal_(
                 module.weight, mode="fan_out", nonlinearity="relu", generator=generator
             )

@@ -199,12 +199,39 @@ def fashion_mnist() -> Task:
     return _images("fashion_mnist", 10, 1, _crop_and_flip)
 
 
+def cifar10_small() -> Task:
+    """A tenth of CIFAR-10, 500 training images of each class, with a small CNN: for quick looks."""
+    training = Training(
+        dense_epochs=30, fine_tune_epochs=20, batch_size=64, lr=0.1, fine_tune_lr=0.05, threads=1
+    )
+    nets: dict[str, MakeModel] = {"small_cnn": lambda g: models.small_cnn(generator=g)}
+    return Task("cifar10_small", partial(load, "cifar10_small"), nets, training, _crop_and_flip)
+
+
+def spoken_digits() -> Task:
+    """3,000 recordings of spoken digits as log-mel features, with a CNN along time."""
+    training = Training(
+        dense_epochs=20,
+        fine_tune_epochs=30,
+        batch_size=32,
+        lr=0.05,
+        fine_tune_lr=0.02,
+        precision="fp32",
+        channels_last=False,
+        threads=1,
+    )
+    nets: dict[str, MakeModel] = {"spoken_cnn": lambda g: models.spoken_cnn(generator=g)}
+    return Task("spoken_digits", partial(load, "spoken_digits"), nets, training)
+
+
 TASKS: Table[Task] = Table(
     "task",
     Row("digits", digits, "Alpaydin and Kaynak 1998, UCI; in scikit-learn"),
     Row("cifar10", cifar10, "Krizhevsky 2009"),
     Row("cifar100", cifar100, "Krizhevsky 2009"),
     Row("fashion_mnist", fashion_mnist, "Xiao et al. 2017"),
+    Row("cifar10_small", cifar10_small, "Krizhevsky 2009"),
+    Row("spoken_digits", spoken_digits, "Jackson et al. 2016"),
 )
 
 

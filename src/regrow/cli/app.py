@@ -70,7 +70,7 @@ def run(
         str | None,
         typer.Option(
             metavar="TASK",
-            help="digits (the default), cifar10, cifar100, fashion_mnist, or module:function.",
+            help="A task of `regrow list`, or module:function; default digits.",
         ),
     ] = None,
     model: Annotated[

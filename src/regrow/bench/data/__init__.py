@@ -14,10 +14,17 @@ from regrow.bench.data.splits import (
     channel_statistics,
     hold_out,
     normalise,
+    some_of_each,
 )
+from regrow.bench.data.spoken import load_spoken_digits
 from regrow.core.errors import unknown
 
-CLASSES = {"digits": 10} | {name: row.classes for name, row in SOURCES.items()}
+CLASSES = {
+    "digits": 10,
+    **{name: row.classes for name, row in SOURCES.items()},
+    "cifar10_small": 10,
+    "spoken_digits": 10,
+}
 """The data sets that `load` knows, with their number of classes."""
 
 __all__ = ["CLASSES", "Splits", "TensorPair", "data_directory", "load"]
@@ -36,9 +43,11 @@ def load(name: str, data_dir: Path | str | None = None) -> Splits:
         data_dir: see `data_directory`; "digits" needs none.
 
     Returns:
-        float32 images `(N, C, H, W)`. "digits" are in [0, 1]; the others are normalised per
-        channel by the mean and standard deviation of their training part. Their validation
-        part is 10 % of the published training part, stratified, the same in every run.
+        float32 images `(N, C, H, W)`, of "spoken_digits" log-mel features `(N, 32, 64)`. "digits"
+        are in [0, 1]; the others are normalised per channel by the mean and standard deviation
+        of their training part. Their validation part is 10 % of the published training part,
+        stratified, the same in every run. "cifar10_small" is 500 training and 200 test images
+        of each class of CIFAR-10.
 
     Raises:
         RegrowError: the name is unknown, or the files are absent or damaged; the message names
@@ -48,9 +57,15 @@ def load(name: str, data_dir: Path | str | None = None) -> Splits:
         raise unknown("data set", name, CLASSES)
     if name == "digits":
         return load_digits()
-    row, root = source(name), data_directory(data_dir)
-    train, validation = hold_out(TensorPair(*read(row, root, "train")))
-    test = TensorPair(*read(row, root, "test"))
+    root = data_directory(data_dir)
+    if name == "spoken_digits":
+        return load_spoken_digits(root)
+    small = name == "cifar10_small"
+    row = source("cifar10" if small else name)
+    published, test = (TensorPair(*read(row, root, part)) for part in ("train", "test"))
+    if small:
+        published, test = some_of_each((published, test), (500, 200))
+    train, validation = hold_out(published)
     mean, std = channel_statistics(train.images)
     train, validation, test = (
         TensorPair(normalise(pair.images, mean, std), pair.labels)

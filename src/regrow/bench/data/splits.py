@@ -14,6 +14,8 @@ from regrow.core.errors import RegrowError
 SPLIT_SEED = 20_240_229
 """Every split is drawn with this seed, never with a run's: all runs see the same images."""
 
+_SUBSET_SEED = 2009
+
 
 @dataclass(frozen=True)
 class TensorPair:
@@ -110,6 +112,28 @@ def hold_out(
     """
     rest, held = stratified(pair.labels, (1 - fraction, fraction), seed)
     return pair.take(rest), pair.take(held)
+
+
+def some_of_each(pairs: Sequence[TensorPair], members: Sequence[int]) -> list[TensorPair]:
+    """A few members of every class of each part, drawn without replacement, in their order.
+
+    Args:
+        pairs: parts of a data set.
+        members: of a class, for each part.
+
+    Raises:
+        RegrowError: a class has fewer.
+    """
+    random, chosen = np.random.default_rng(_SUBSET_SEED), []
+    for pair, count in zip(pairs, members, strict=True):
+        positions = []
+        for label in np.unique(pair.labels.numpy()):
+            found = np.flatnonzero(pair.labels.numpy() == label)
+            if len(found) < count:
+                raise RegrowError(f"class {label} has {len(found)} members; {count} are needed.")
+            positions.append(random.choice(found, count, replace=False))
+        chosen.append(pair.take(torch.from_numpy(np.sort(np.concatenate(positions)))))
+    return chosen
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
