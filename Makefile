@@ -27,7 +27,7 @@ install: $(VENV)/.installed $(VENV)/.runtime
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "regrow needs Python 3.10 or newer; name one with: make PYTHON=/path/to/python3 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,dev,onnx]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,dev,onnx,tensorboard]'
 	@touch $@
 
 # The runtime is native; without a compiler all else works, and says what is missing when asked.

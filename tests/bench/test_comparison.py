@@ -159,7 +159,7 @@ def test_a_network_built_small(of: str) -> None:
     def make(source: torch.Generator) -> nn.Module:
         return models.digits_cnn(generator=source)
 
-    thin = thinned(make, x, 0.1, of)
+    thin = thinned(make, lambda: x, 0.1, of)
     one, same, other = thin(generator(1)), thin(generator(1)), thin(generator(2))
     whole = sum(p.numel() for p in make(generator(0)).parameters())
     count = sum(p.numel() for p in one.parameters())

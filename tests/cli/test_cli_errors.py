@@ -172,6 +172,7 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
     assert str(place) in message
     assert "regrow data get cifar10" in message
     assert "Did you mean 'cifar100'?" in refused("data", "get", "cifar1000")
+    assert "git clone https://" in refused("data", "get", "spoken_digits")
 
 
 @pytest.mark.usefixtures("untrained")

@@ -54,8 +54,11 @@ def test_a_study_ends_with_its_page_and_table(study: Path) -> None:
     again = call("compare", study, "--out", "a")
     assert "0 epochs left" in again.out.splitlines()[0]
     Path("a/report.html").unlink()
-    assert call("report", "a").code == 0
+    drawn = call("report", "a", "--tensorboard", "logs")
+    assert drawn.code == 0, drawn.err
+    assert f"curves of {ROWS} trainings" in drawn.out
     assert Path("a/report.html").read_text() == page
+    assert len(list(Path("logs").rglob("events.out.*"))) == ROWS
 
 
 def test_stopped_and_taken_up_by_two_workers_it_is_the_same(study: Path, tmp_path: Path) -> None:
@@ -76,6 +79,14 @@ def test_stopped_and_taken_up_by_two_workers_it_is_the_same(study: Path, tmp_pat
     assert second.returncode == 0, err
     assert f"{CELLS} of {CELLS} cells done" in out
     assert table(Path("parts")) == table(Path("whole"))
+
+
+def test_data_that_is_not_there_is_told_before_anything_runs() -> None:
+    Path("study.toml").write_text(STUDY.format(task="spoken_digits"))
+    assert call("compare", "study.toml", "--out", "a", "--dry-run").code == 0
+    told = refused("compare", "study.toml", "--out", "a", "--data-dir", "none")
+    assert "no spoken digits in" in told
+    assert not Path("a").exists()
 
 
 def test_what_is_refused(study: Path) -> None:

@@ -14,10 +14,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from regrow.cli.compare import STUDY, compare_command, report_study
+from regrow.cli.compare import compare_command
+from regrow.cli.data import get_command
 from regrow.cli.export import export_command
 from regrow.cli.pack import pack_command
 from regrow.cli.recommend import recommend_command
+from regrow.cli.report import report_command, write_runs
 from regrow.cli.time import time_command
 from regrow.core.errors import RegrowError
 
@@ -184,32 +186,13 @@ def inspect_command(
             Console().print(escape(line), highlight=False)
 
 
-@app.command()
-def report(
-    directory: Annotated[
-        Path, typer.Argument(help="A study, a run, or a directory that holds several runs.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="The page to write; default DIRECTORY/report.html.")
-    ] = None,
-) -> None:
-    """Write one self-contained page from the records of a study, or of one run or many."""
-    from regrow.bench.report import find_runs
-
-    page = out or directory / "report.html"
-    if (directory / STUDY).is_file():
-        page = report_study(directory, page)
-        Console().print(f"report: {escape(str(page))}", soft_wrap=True)
-        return
-    _page(find_runs(directory), page, f"regrow report {shlex.quote(str(directory))}")
-    Console().print(f"report: {escape(str(page))}", soft_wrap=True)
-
-
 app.command("compare")(compare_command)
 app.command("export")(export_command)
 app.command("pack")(pack_command)
 app.command("recommend")(recommend_command)
+app.command("report")(report_command)
 app.command("time")(time_command)
+data_app.command("get")(get_command)
 
 
 @app.command("list")
@@ -229,25 +212,6 @@ def list_command(
     else:
         for table in tables():
             Console().print(table)
-
-
-@data_app.command("get")
-def data_get(
-    name: Annotated[str, typer.Argument(help="cifar10, cifar100 or fashion_mnist.")],
-    data_dir: DataDir = None,
-    base_url: Annotated[
-        str | None, typer.Option(help="A mirror that holds the same files.", show_default=False)
-    ] = None,
-) -> None:
-    """Download a data set; an interrupted download is resumed, the checksum verified."""
-    from regrow.bench.data import data_directory
-    from regrow.cli.progress import download
-
-    if name == "digits":
-        Console().print("digits needs no download: scikit-learn ships them.")
-        return
-    where = download(name, data_directory(data_dir), base_url)
-    Console().print(f"{name}: {escape(str(where))}", soft_wrap=True)
 
 
 def main() -> None:
@@ -295,7 +259,7 @@ def _perform(
         _fail(f"stopped; go on with `regrow resume {shlex.quote(str(out))}`.", 130)
     if _later_rank():
         return
-    page = _page([out], out / "report.html", command)
+    page = write_runs([out], out / "report.html", command)
     if as_json:
         _print_json(record)
     else:
@@ -303,15 +267,6 @@ def _perform(
         for line in deployed(record, out):
             Console().print(escape(line), highlight=False, soft_wrap=True)
         Console().print(f"report: {escape(str(page))}", soft_wrap=True)
-
-
-def _page(runs: list[Path], page: Path, command: str) -> Path:
-    from regrow.bench.report import write_report
-
-    try:
-        return write_report(runs, page, command=command)
-    except OSError as error:
-        raise RegrowError(f"{page} cannot be written: {error.strerror}.") from error
 
 
 def _command(out: Path, options: dict[str, Any]) -> str:

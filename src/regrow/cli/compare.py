@@ -77,6 +77,8 @@ def compare_command(
     if worker:
         serve(every, store, workers=workers, tell=_say)
         return
+    if cluster is None and not dry_run:
+        asked.check_data(data_dir)
     now = estimate(every, store)
     _say(now.text(workers))
     if dry_run:
@@ -149,13 +151,19 @@ def report_study(directory: Path, page: Path) -> Path:
         RegrowError: nothing of it is finished.
     """
     from regrow.bench.comparison.grid import read
-    from regrow.bench.store import Store
 
-    study = read(directory / STUDY)
-    written = write_page(study, study.cells(), Store(directory), page)
+    written = write_page(read(directory / STUDY), *study_in(directory), page)
     if written is None:
         raise RegrowError(f"no cell of the study in {directory} is finished; run it first.")
     return written
+
+
+def study_in(directory: Path) -> tuple[Mapping[Place, Cell], Store]:
+    """The cells of the study that lies in a directory, and their store."""
+    from regrow.bench.comparison.grid import read
+    from regrow.bench.store import Store
+
+    return read(directory / STUDY).cells(), Store(directory)
 
 
 def _keep(study: Path, out: Path) -> None:

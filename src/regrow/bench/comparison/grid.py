@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class Study:
         """Every cell, all arms of the first seed before those of the next.
 
         Args:
-            data_dir: where data sets lie; networks built small are made to fit an input.
+            data_dir: where data sets lie, for networks built small, which are made to fit an input.
 
         Raises:
             RegrowError: a name is not known, a strategy does not go with a sparsity or budget, or
@@ -117,13 +118,22 @@ class Study:
         made: dict[Place, Cell] = {}
         for grid in self.grids:
             task = find_task(grid.task)
-            example = checked_splits(task, data_dir).train.images[:1]
+            example = cache(partial(_example, task, data_dir))
             for seed in range(grid.seeds):
                 made |= self._of_seed(grid, task, example, seed)
         return dict(sorted(made.items(), key=lambda item: item[0].seed))
 
+    def check_data(self, data_dir: Path | None) -> None:
+        """Load every data set once.
+
+        Raises:
+            RegrowError: one is absent or damaged.
+        """
+        for name in dict.fromkeys(grid.task for grid in self.grids):
+            checked_splits(find_task(name), data_dir)
+
     def _of_seed(
-        self, grid: Grid, task: Task, example: Tensor, seed: int
+        self, grid: Grid, task: Task, example: Callable[[], Tensor], seed: int
     ) -> Iterator[tuple[Place, Cell]]:
         training = replace(task.training, **typed_training(grid.training, task))
         models = grid.models or (next(iter(task.models)),)
@@ -186,7 +196,13 @@ def _can_be_shuffled(grid: Grid, strategy: Strategy, criterion: str) -> bool:
     return grid.kind != "unit" and strategy.recipe in ONE_WAY and not own
 
 
-def _small(grid: Grid, task: Task, training: Training, place: Place, example: Tensor) -> Cell:
+def _example(task: Task, data_dir: Path | None) -> Tensor:
+    return checked_splits(task, data_dir).train.images[:1]
+
+
+def _small(
+    grid: Grid, task: Task, training: Training, place: Place, example: Callable[[], Tensor]
+) -> Cell:
     """The cell of a network built small and trained from scratch for all the epochs."""
     of = "parameters"
     if grid.kind == "unit":

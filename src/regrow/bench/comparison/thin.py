@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from regrow.engine.cut import cut_out
 from regrow.engine.shrink import find_groups
 
 
-def thinned(make: MakeModel, example: Tensor, share: float, of: str) -> MakeModel:
+def thinned(make: MakeModel, example: Callable[[], Tensor], share: float, of: str) -> MakeModel:
     """Makes networks that have, of a network's parameters or multiply-adds, at most a share.
 
     Widths are those of the network times one factor; weights are drawn anew, as its layers
@@ -20,7 +22,7 @@ def thinned(make: MakeModel, example: Tensor, share: float, of: str) -> MakeMode
 
     Args:
         make: makes the network.
-        example: one input.
+        example: gives one input; called when a network is made.
         share: in (0, 1].
         of: "parameters", "macs" or "units".
 
@@ -30,9 +32,10 @@ def thinned(make: MakeModel, example: Tensor, share: float, of: str) -> MakeMode
 
     def thin(generator: torch.Generator) -> nn.Module:
         model = make(generator).eval()
-        groups = find_groups(model, example)
+        given = example()
+        groups = find_groups(model, given)
         keep = choose(model, groups, 1 - share, of=of, scope="local")
-        done = cut_out(model, example, groups, keep)
+        done = cut_out(model, given, groups, keep)
         if done is None:
             raise RegrowError(
                 f"{type(model).__name__} cannot be made thinner: its code does not follow; leave "

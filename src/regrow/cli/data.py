@@ -1,0 +1,45 @@
+"""`regrow data get`: data sets from where their authors publish them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from regrow.core.errors import RegrowError
+
+_PART_OF = {"cifar10_small": "cifar10"}
+
+
+def get_command(
+    name: Annotated[str, typer.Argument(help="cifar10, cifar100 or fashion_mnist.")],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where data sets lie; else $REGROW_DATA, else ./data.",
+            show_default=False,
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="A mirror that holds the same files.", show_default=False)
+    ] = None,
+) -> None:
+    """Download a data set; an interrupted download is resumed, the checksum verified."""
+    from regrow.bench.data import data_directory
+    from regrow.bench.data.spoken import ADDRESS
+    from regrow.cli.progress import download
+
+    root = data_directory(data_dir)
+    if name == "digits":
+        Console().print("digits needs no download: scikit-learn ships them.")
+        return
+    if name == "spoken_digits":
+        raise RegrowError(
+            f"spoken digits are published as a git repository: `git clone {ADDRESS}` in {root}."
+        )
+    where = download(_PART_OF.get(name, name), root, base_url)
+    Console().print(f"{name}: {escape(str(where))}", soft_wrap=True)
