@@ -43,6 +43,41 @@ def test_own_loop_marks_every_added_line() -> None:
     assert all("# <-" in line for line in calls)
 
 
+QUICK = """
+[[grid]]
+task = "digits"
+strategies = ["gradual"]
+sparsities = [0.9]
+seeds = 2
+epochs = 2
+training = { dense_epochs = 1 }
+"""
+
+
+@pytest.mark.slow
+def test_an_array_of_jobs_finishes_a_study(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    (tmp_path / "study.toml").write_text(QUICK)
+    words = ["study.toml", "--out", "out", "--jobs", "2", "--cluster", "local", "--hours", "0.2"]
+
+    def submit(*more: str) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, str(EXAMPLES / "slurm.py"), *words, *more]
+        return subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    done = submit()
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "not finished" not in (tmp_path / "out" / "report.html").read_text()
+    # Two dense cells, and per seed: gradual under two names, its twin, random, small.
+    assert len((tmp_path / "out" / "records.csv").read_text().splitlines()) == 1 + 2 + 2 * 5
+    outputs = [path.read_text() for path in (tmp_path / "out" / "jobs").glob("*_log.out")]
+    assert len(outputs) == 2
+    (tmp_path / "study.toml").write_text(QUICK.replace("gradual", "gradul"))
+    refused = submit()
+    assert refused.returncode != 0
+    assert "Did you mean 'gradual'?" in refused.stderr
+    assert "submitted" not in refused.stdout
+
+
 def test_classify_without_torch(tmp_path: Path) -> None:
     pytest.importorskip("regrow_runtime", reason="the runtime is not installed")
     from regrow.bench.models import digits_cnn

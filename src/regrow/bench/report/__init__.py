@@ -14,6 +14,7 @@ from regrow.bench.report.compare import arrange
 from regrow.bench.report.records import find_runs, read_run
 from regrow.bench.report.view import MARKER_PATHS, section
 from regrow.core.errors import RegrowError
+from regrow.core.files import write_atomic
 
 __all__ = ["find_runs", "write_report"]
 
@@ -59,4 +60,4 @@ def render(out: Path, template: str, **values: Any) -> None:
         markers=MARKER_PATHS, style=Markup(style), **values
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page.rstrip() + "\n", encoding="utf-8", newline="\n")
+    write_atomic(out, (page.rstrip() + "\n").encode())
