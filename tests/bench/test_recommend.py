@@ -43,7 +43,7 @@ TRUTH = {"one_shot": 90.0, "geometric": 92.0, "gradual": 92.0, "small dense": 85
 
 
 def test_the_best_is_named_with_those_that_are_as_good() -> None:
-    found = recommend(rows(TRUTH), sparsity=0.8, epochs=20, task="digits", model="cnn")
+    found = recommend([rows(TRUTH)], sparsity=0.8, epochs=20, task="digits", model="cnn")
     assert {found.strategy, *found.equals} == {"geometric", "gradual"}
     assert list(found.behind) == ["one_shot", "small dense", "random"]
     assert found.behind["one_shot"].mean == pytest.approx(-2, abs=0.3)
@@ -55,13 +55,16 @@ def test_the_best_is_named_with_those_that_are_as_good() -> None:
 
 def test_twins_with_shuffled_scores_are_no_strategy() -> None:
     found = recommend(
-        rows({"one_shot": 90.0, "one_shot, shuffled": 99.0}), sparsity=0.8, epochs=20, task="digits"
+        [rows({"one_shot": 90.0, "one_shot, shuffled": 99.0})],
+        sparsity=0.8,
+        epochs=20,
+        task="digits",
     )
     assert found.strategy == "one_shot"
 
 
 def test_what_is_not_known_is_said() -> None:
-    known = [*rows(TRUTH, seeds=3), *rows(TRUTH, task="cifar10", model="resnet20")]
+    known = [rows(TRUTH, seeds=3), rows(TRUTH, task="cifar10", model="resnet20")]
     found = recommend(known, sparsity=0.9, epochs=80, task="speech", model="resnet20")
     assert (found.task, found.model) == ("cifar10", "resnet20")
     told = " ".join(found.unknowns)
@@ -72,13 +75,13 @@ def test_what_is_not_known_is_said() -> None:
     assert (found.task, found.model) == ("digits", "cnn")
     assert "anything of vgg16 here" in found.unknowns[0]
     assert "3 seeds are a look" in found.unknowns[1]
-    single = recommend(rows(TRUTH, seeds=1), sparsity=0.8, epochs=20, task="digits")
+    single = recommend([rows(TRUTH, seeds=1)], sparsity=0.8, epochs=20, task="digits")
     assert len(single.equals) == 4  # one seed tells nothing apart
     assert "there is 1" in single.unknowns[0]
 
 
 def test_arms_beyond_the_budget_are_left_out() -> None:
-    known = [*rows({"slow": 99.0, "random": 50.0}, epochs=40), *rows({"quick": 90.0}, epochs=10)]
+    known = [rows({"slow": 99.0, "random": 50.0}, epochs=40), rows({"quick": 90.0}, epochs=10)]
     assert recommend(known, sparsity=0.8, epochs=40, task="digits").strategy == "slow"
     assert recommend(known, sparsity=0.8, epochs=20, task="digits").strategy == "quick"
     with pytest.raises(RegrowError, match="at most 5 epochs; the least is 10"):
@@ -87,6 +90,14 @@ def test_arms_beyond_the_budget_are_left_out() -> None:
         recommend(known, sparsity=0.8, epochs=5, task="digits", pattern="unit")
     with pytest.raises(RegrowError, match=r"in \[0, 1\)"):
         recommend(known, sparsity=8, epochs=5, task="digits")
+
+
+def test_arms_of_different_studies_are_not_compared() -> None:
+    # The short study's random pruning is better than anything in the long one.
+    known = [rows({"random": 95.0}, epochs=10), rows({"one_shot": 90.0, "random": 50.0}, epochs=20)]
+    found = recommend(known, sparsity=0.8, epochs=20, task="digits")
+    assert (found.strategy, found.epochs, *found.behind) == ("one_shot", 20, "random")
+    assert recommend(known, sparsity=0.8, epochs=15, task="digits").strategy == "random"
 
 
 def test_tables_and_budgets_from_the_command_line(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from scipy import stats
 
 from regrow.bench.statistics import (
     Interval,
+    bootstrap_interval,
     paired_difference,
     standard_deviation,
     student_interval,
@@ -109,6 +112,45 @@ def test_interval_covers_the_true_difference_as_often_as_it_says() -> None:
     assert covered / trials == pytest.approx(0.95, abs=0.0146)
     # Without pairing the seeds' own spread, ten times the noise, would hide the difference.
     assert alone / trials > 0.9
+
+
+def test_bootstrap_of_few_values_is_that_of_all_resamples() -> None:
+    """Against all 5^5 resamples, with the bias correction and acceleration by their formulas."""
+    values = np.array([0.3, -0.1, 0.8, 0.5, 0.2])
+    every = np.array(list(itertools.product(values, repeat=5))).mean(1)
+    normal = NormalDist()
+    below = (np.sum(every < values.mean()) + np.sum(every <= values.mean())) / (2 * len(every))
+    left = np.array([np.delete(values, i).mean() for i in range(5)])
+    bent = left.mean() - left
+    acceleration = np.sum(bent**3) / (6 * np.sum(bent**2) ** 1.5)
+    bias = normal.inv_cdf(below)
+
+    def bound(level: float) -> float:
+        z = bias + normal.inv_cdf(level)
+        return float(np.quantile(every, normal.cdf(bias + z / (1 - acceleration * z))))
+
+    got = bootstrap_interval(values)
+    assert got.low == pytest.approx(bound(0.025), abs=0.025)
+    assert got.high == pytest.approx(bound(0.975), abs=0.025)
+    assert got == bootstrap_interval(values)  # the same draws each time
+    assert got.mean == pytest.approx(values.mean())
+
+
+@pytest.mark.parametrize(("n", "low", "high"), [(5, 0.78, 0.88), (30, 0.91, 0.97)])
+def test_bootstrap_is_too_narrow_for_few_seeds(n: int, low: float, high: float) -> None:
+    generator, trials = np.random.default_rng(1), 300
+    covered = 0
+    for _ in range(trials):
+        got = bootstrap_interval(generator.normal(0.3, 1.0, n))
+        assert got.low is not None
+        assert got.high is not None
+        covered += got.low <= 0.3 <= got.high
+    assert low <= covered / trials <= high
+
+
+def test_bootstrap_without_spread_or_with_one_value() -> None:
+    assert bootstrap_interval([0.5, 0.5, 0.5]) == Interval(0.5, 0.5, 0.5, 3)
+    assert bootstrap_interval([0.5]) == Interval(0.5, None, None, 1)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,20 @@ def test_a_finished_cell_is_not_trained_again(copied: Path) -> None:
     assert told(EVERY, store) == before
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"schema": 0}', "has schema 0, this regrow reads 1; use the regrow that wrote it"),
+        ("[]", "has schema None"),
+        ('{"schema": 1', "is damaged"),
+    ],
+)
+def test_records_of_another_version_are_refused(content: str, words: str, copied: Path) -> None:
+    (copied / "cells" / CELLS[0].key / "result.json").write_text(content)
+    with pytest.raises(RegrowError, match=words):
+        run_cells(CELLS, store_at(copied))
+
+
 def test_a_dense_network_is_shared(copied: Path) -> None:
     arms: list[tuple[str, int]] = []
     store = store_at(copied, notify=lambda e: arms.append((e["arm"], e["epoch"])))

@@ -1,4 +1,4 @@
-"""Means, Student intervals and differences paired by seed."""
+"""Means, Student and bootstrap intervals, and differences paired by seed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import stats
 
 from regrow.core.errors import RegrowError
+
+_RESAMPLES = 4_999
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,30 @@ def paired_difference(
             "run both with the same seeds."
         )
     return student_interval([a[seed] - b[seed] for seed in seeds], confidence)
+
+
+def bootstrap_interval(values: Iterable[float], confidence: float = 0.95) -> Interval:
+    """The interval of a mean by resampling, which assumes no distribution (BCa, Efron, 1987).
+
+    With as few values as there are seeds it is too narrow: of five normal values it holds the true
+    mean in about 85 % of cases instead of 95 %, of thirty in 94 % (tests/bench/test_statistics.py).
+
+    Args:
+        values: independent measurements, one per seed.
+        confidence: in (0, 1).
+
+    Raises:
+        RegrowError: for no values, one that is not finite, or a confidence outside (0, 1).
+    """
+    sample = _checked(values)
+    plain = student_interval(sample, confidence)
+    if plain.low is None or len(set(sample)) == 1:
+        return plain
+    found = stats.bootstrap(
+        (sample,), np.mean, confidence_level=confidence, n_resamples=_RESAMPLES, method="BCa",
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return Interval(plain.mean, float(found.low), float(found.high), plain.n)
 
 
 def student_p(values: Iterable[float]) -> float | None:

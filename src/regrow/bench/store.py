@@ -76,11 +76,26 @@ class Store:
         return (self._folder(cell) / "result.json").exists()
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
-        """What `result.json` of a finished cell says, or None."""
+        """What `result.json` of a finished cell says, or None.
+
+        Raises:
+            RegrowError: another version of regrow wrote it, or it is damaged.
+        """
+        path = self._folder(cell) / "result.json"
         try:
-            found = json.loads((self._folder(cell) / "result.json").read_text())
+            found = json.loads(path.read_text())
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise RegrowError(
+                f"{path} is damaged ({error}); remove {path.parent} to train the cell anew."
+            ) from error
+        version = found.get("schema") if isinstance(found, dict) else None
+        if version != SCHEMA:
+            raise RegrowError(
+                f"{path} has schema {version!r}, this regrow reads {SCHEMA}; use the regrow that "
+                "wrote it, or another directory."
+            )
         assert isinstance(found, dict)
         return found
 

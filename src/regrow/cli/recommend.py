@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from regrow.core.errors import RegrowError
+from regrow.core.errors import RegrowError, unknown
 
 if TYPE_CHECKING:
     from regrow.bench.comparison.evidence import Row
@@ -21,12 +21,18 @@ TABLE = "records.csv"
 
 
 def recommend_command(
-    records: Annotated[
-        list[Path],
-        typer.Option(metavar="DIR", help="A study, or its records.csv. Repeatable."),
-    ],
     sparsity: Annotated[float, typer.Option(metavar="S", help="To be reached, in [0, 1).")],
-    task: Annotated[str, typer.Option(metavar="TASK", help="What is trained.")] = "digits",
+    records: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="A study, or its records.csv; repeatable. Else our own studies.",
+            show_default=False,
+        ),
+    ] = None,
+    task: Annotated[
+        str, typer.Option(metavar="TASK", help="As in `regrow run`; its name is looked up.")
+    ] = "digits",
     model: Annotated[str | None, typer.Option(metavar="NAME", help="The network.")] = None,
     budget: Annotated[
         str, typer.Option(metavar="N", help="Epochs after the dense network, as 40 or 40epochs.")
@@ -40,13 +46,17 @@ def recommend_command(
 ) -> None:
     """Say which strategy to use at a sparsity, how sure that is, and what is not known.
 
-    regrow recommend --records studies/digits --sparsity 0.95 --budget 12epochs
+    regrow recommend --task cifar10 --model resnet20 --sparsity 0.95 --budget 20epochs
     """
-    from regrow.bench.comparison.recommend import recommend
+    from regrow.bench.comparison.recommend import OURS, recommend
+    from regrow.bench.tasks import TASKS
 
-    rows = [row for path in records for row in _rows(path)]
+    tables = [_rows(path) for path in records or sorted(OURS.glob("*.csv"))]
+    known = {row.place.task for rows in tables for row in rows} | {row.name for row in TASKS}
+    if ":" not in task and task not in known:
+        raise unknown("task", task, known)
     found = recommend(
-        rows, sparsity=sparsity, epochs=_epochs(budget), task=task, model=model, pattern=pattern
+        tables, sparsity=sparsity, epochs=_epochs(budget), task=task, model=model, pattern=pattern
     )
     if as_json:
         sys.stdout.write(json.dumps(found.to_dict(), indent=1) + "\n")

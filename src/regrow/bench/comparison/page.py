@@ -9,12 +9,12 @@ from statistics import fmean
 
 from regrow.bench.comparison import charts
 from regrow.bench.comparison.evidence import DENSE, Comparison, Row
-from regrow.bench.comparison.judgement import CONTROL, alarms, best, standings, verdict
+from regrow.bench.comparison.judgement import CONTROL, LOOK, alarms, best, standings, verdict
 from regrow.bench.comparison.strategies import RANDOM, SHUFFLED
 from regrow.bench.report import render
 from regrow.bench.report.parts import Figure, Key, Table, twice
 from regrow.bench.report.svg import colour_index, marker
-from regrow.bench.statistics import Interval, student_interval
+from regrow.bench.statistics import Interval, bootstrap_interval, student_interval
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,7 @@ def _differences(
             *(
                 _interval(found.get(level), signed=True)
                 + ("*" if arm in certain[level] and certain[level][arm].certain else "")
+                + _resampled(comparison, arm, level)
                 for level in levels
             ),
         )
@@ -207,7 +208,8 @@ def _differences(
     )
     words = (
         "Paired by seed, with 95 % Student intervals; random pruning is in the table alone. A "
-        "star: certain among all arms of that sparsity together (Holm, 5 %)."
+        "star: certain among all arms of that sparsity together (Holm, 5 %). In brackets: the "
+        "interval by bootstrap, which supposes no distribution but is too narrow for few seeds."
     )
     return Figure(
         f"Beside {CONTROL}",
@@ -217,6 +219,15 @@ def _differences(
         tuple(_key(arm, slots) for arm in shown),
         Table(("Arm", *(f"{100 * level:g} %" for level in levels)), rows),
     )
+
+
+def _resampled(comparison: Comparison, arm: str, level: float) -> str:
+    values, control = (comparison.accuracy(name, level) for name in (arm, CONTROL))
+    common = sorted(values.keys() & control.keys())
+    if len(common) < LOOK:
+        return ""
+    found = bootstrap_interval([values[seed] - control[seed] for seed in common])
+    return f" [{found.low:+.2f} to {found.high:+.2f}]".replace("-", "−")
 
 
 def _cost(comparison: Comparison, slots: Mapping[str, int], about: str) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -15,6 +16,9 @@ from regrow.bench.comparison.strategies import SHUFFLED
 from regrow.bench.statistics import Interval, paired_difference, student_interval, student_p
 from regrow.core.budget import check_sparsity
 from regrow.core.errors import RegrowError, unknown
+
+OURS = Path(__file__).parent / "records"
+"""Tables of the studies that docs/results.md tells of."""
 
 _NEAR = 0.02  # two depths, in powers of ten of the density, that are as good as one
 
@@ -74,7 +78,7 @@ class Recommendation:
 
 
 def recommend(
-    rows: Sequence[Row],
+    tables: Sequence[Sequence[Row]],
     *,
     sparsity: float,
     epochs: int,
@@ -85,35 +89,43 @@ def recommend(
     """The strategy with the best expected accuracy, and what the records do not tell.
 
     Args:
-        rows: of one study or several.
+        tables: rows by study; arms of different studies are never compared.
         sparsity: the one wanted; the nearest that was measured counts, on a logarithmic scale of
             density.
         epochs: the most after the dense network; arms that took more are left out.
         task, model: what shall be pruned; where it was not measured, the nearest is: the task with
-            another model, else the model on another task, else whatever is there.
+            another model, else the model on another task, else whatever is there. Of several
+            studies that are equally near, the one with the largest budget counts.
         pattern: "element", "unit" or another.
 
     Raises:
         RegrowError: there are no rows of the pattern, or none within the budget.
     """
     check_sparsity(sparsity)
-    known = sorted({row.place.pattern for row in rows})
+    known = sorted({row.place.pattern for rows in tables for row in rows})
     if pattern not in known:
         raise unknown("pattern in the records", pattern, known)
-    own = _own_epochs(rows)
-    within = [
-        row
-        for row in rows
-        if row.place.pattern == pattern
-        and (row.place.arm == DENSE or own[row.place, row.cell] <= epochs)
-    ]
-    found = [each for each in compare(within) if each.arms]
+    own = {key: spent for rows in tables for key, spent in _own_epochs(rows).items()}
+    found = []
+    for rows in tables:
+        within = [
+            row
+            for row in rows
+            if row.place.pattern == pattern
+            and (row.place.arm == DENSE or own[row.place, row.cell] <= epochs)
+        ]
+        found += [each for each in compare(within) if each.arms]
     if not found:
         least = min(spent for (place, _), spent in own.items() if place.arm != DENSE)
         raise RegrowError(
             f"no arm in the records took at most {epochs} epochs; the least is {least}."
         )
-    nearest = max(found, key=lambda each: (each.task == task, each.model == model))
+
+    def nearness(each: Comparison) -> tuple[bool, bool, int]:
+        rows = (row for arm in each.arms.values() for by in arm.values() for row in by.values())
+        return each.task == task, each.model == model, max(own[r.place, r.cell] for r in rows)
+
+    nearest = max(found, key=nearness)
     level = min(nearest.sparsities, key=lambda each: abs(_depth(each) - _depth(sparsity)))
     arms = {
         arm: values
