@@ -381,7 +381,7 @@ def test_the_estimate_in_closed_form(tmp_path: Path) -> None:
         folder = tmp_path / "cells" / cell.key
         folder.mkdir(parents=True)
         result = {"result": {"seconds": seconds, "epochs": epochs}}
-        (folder / "result.json").write_text(json.dumps(result))
+        (folder / "result.json").write_text(json.dumps({"schema": 1, **result}))
 
     pretend(CELLS[0].dense(), 240, 2)
     # As long as no pruned cell is finished, they are taken to cost what dense ones do.
