@@ -204,16 +204,48 @@ def test_a_difference_that_is_there_is_told_and_one_that_is_not_is_not() -> None
     assert "ahead of gradual magnitude" in lines
     assert "random" in lines
     assert "no difference was found for the others" in lines
-    assert best(found, 0.8) == "geometric"
+    top = best(found, 0.8)
+    assert top is not None
+    assert (top.arm, set(top.equals)) == ("geometric", set())
+    assert top.behind["random"].mean == pytest.approx(-22, abs=1)
     assert {a: s.certain for a, s in standings(found, 0.8).items()} == {
         "one_shot": True,
         "geometric": True,
         "random": True,
         "equal": False,
     }
-    assert "geometric is ahead of one_shot on the mean all along" in lines
+    (ahead,) = re.findall(r"On the mean ahead of one_shot all along[^:]*: ([^.]*)", lines)
+    assert "geometric" in ahead.split(", ")
+    same = " ".join(verdict(simulated({"one_shot": 0.0}, 5, rng)))
+    assert "At 80 % and 95 % no difference from gradual magnitude was found." in same
     assert "a look, not a claim" in " ".join(verdict(simulated(truth, 3, rng)))
     assert "too few even for a look" in " ".join(verdict(simulated(truth, 2, rng)))
+
+
+def test_alarms_are_for_what_is_as_bad_as_chance() -> None:
+    def warned(seed: int, **arms: float) -> list[str]:
+        named = {name.replace("__", ", "): mean for name, mean in arms.items()}
+        truth = {"random": -30.0, **named}
+        return [line.split(" was")[0] for line in alarms(simulated(truth, 5, rng(seed)))]
+
+    def rng(seed: int) -> np.random.Generator:
+        return np.random.default_rng(seed)
+
+    assert warned(0, sound=-5.0, sound__shuffled=-29.0) == []
+    assert warned(1, broken=-29.0, broken__shuffled=-29.0) == ["broken"]
+    assert warned(2, worse=-40.0, worse__shuffled=-29.0) == ["worse"]
+    assert warned(3, alone=-31.0) == ["alone"]
+    # Collapsed at one sparsity with sound scores, as the other tells.
+    found = simulated({"random": -30.0, "deep": -1.0}, 5, rng(4))
+    last = found.arms["deep"][0.95]
+    found.arms["deep"][0.95] = {s: replace(row, test=row.test - 0.5) for s, row in last.items()}
+    assert alarms(found) == []
+    # Far ahead of its twin on the mean, but with a spread beyond any certainty.
+    found = simulated({"random": -30.0, "wild": -5.0, "wild, shuffled": -30.0}, 5, rng(5))
+    for level, rows in found.arms["wild"].items():
+        wild = {s: replace(row, test=row.test - 0.45 * (s == 0)) for s, row in rows.items()}
+        found.arms["wild"][level] = wild
+    assert alarms(found) == []
 
 
 def test_without_any_difference_one_is_claimed_as_seldom_as_the_level_says() -> None:

@@ -14,30 +14,32 @@ from regrow.bench.report.svg import arm_colour, colour, draw, marker, panel
 from regrow.bench.statistics import Interval
 
 HEIGHT = 380
+_POINTS = 10.0  # the largest difference that is drawn
 _SIDE = 5.0  # pixels between two arms at one place
 
 
 @dataclass(frozen=True)
 class Line:
-    """An arm: its slot of colour and marker, and means with intervals by place.
-
-    One that is `aside` may leave the figure, so that the others can be told apart.
-    """
+    """An arm: its slot of colour and marker, and means with intervals by place."""
 
     slot: int
     points: Mapping[float, Interval]
-    aside: bool = False
 
 
-def over_sparsity(lines: Sequence[Line], dense: Interval | None, width: int, label: str) -> str:
-    """Test accuracy in percent over sparsity, on a logarithmic scale of density."""
+def over_sparsity(
+    lines: Sequence[Line], dense: Interval | None, floor: float, width: int, label: str
+) -> str:
+    """Test accuracy in percent over sparsity, on a logarithmic scale of density.
+
+    What is below the floor leaves the figure, so that the rest can be told apart.
+    """
 
     def paint(figure: Figure) -> None:
         axes = _axes(figure, lines, width)
         if dense is not None:
             axes.axhline(dense.mean, color=arm_colour(0), linewidth=1.5, linestyle=(0, (5, 3)))
-        told = [each for line in lines if not line.aside for each in line.points.values()]
-        _within(axes, [*told, *([] if dense is None else [dense])])
+        told = [each for line in lines for each in line.points.values() if each.mean >= floor]
+        _within(axes, [*told, *([] if dense is None else [dense])], floor)
         percent_axis(axes)
         figure.text(6 / width, 1 - 14 / HEIGHT, "Test accuracy", color=colour("muted"))
 
@@ -50,6 +52,8 @@ def differences(lines: Sequence[Line], control: str, width: int, label: str) -> 
     def paint(figure: Figure) -> None:
         axes = _axes(figure, lines, width)
         axes.axhline(0, color=colour("muted"), linewidth=1.0)
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -_POINTS), min(high, _POINTS))
         axes.grid(axis="y")
         axes.yaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_formatter(FuncFormatter(signed_tick))
@@ -84,14 +88,14 @@ def over_epochs(points: Sequence[tuple[int, float, Interval]], width: int, label
     return draw(paint, width, HEIGHT, label)
 
 
-def _within(axes: Axes, told: Sequence[Interval]) -> None:
+def _within(axes: Axes, told: Sequence[Interval], floor: float = 0.0) -> None:
     """Limits by the means, and by their intervals as far as those are not wider than they."""
-    means = [each.mean for each in told]
+    means = [each.mean for each in told] or [floor]
     spread = max(max(means) - min(means), 1.0)
     low = min([*means, *(each.low for each in told if each.low is not None)])
     high = max([*means, *(each.high for each in told if each.high is not None)])
     axes.set_ylim(
-        max(low, min(means) - spread) - 0.06 * spread,
+        max(low, min(means) - spread, floor) - 0.06 * spread,
         min(high, max(means) + spread, 100.0) + 0.06 * spread,
     )
 

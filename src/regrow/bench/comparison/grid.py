@@ -29,6 +29,7 @@ from regrow.core.errors import RegrowError, unknown
 from regrow.engine.program import Program
 
 SCHEMA = 1
+_TELLING = 0.95
 _TOP = ("schema", "name", "budget", "grid", "strategies")
 
 
@@ -166,16 +167,19 @@ class Study:
     ) -> Iterator[tuple[str, Strategy, dict[str, Any]]]:
         """Arms of a grid at a sparsity, and how they cut; controls last.
 
-        At the greatest sparsity there is a twin of each whose scores are shuffled, for the alarm.
+        At one sparsity there is a twin of each whose scores are shuffled, for the alarm: at the
+        greatest up to `_TELLING`, beyond which arms may collapse with sound scores.
         """
         several = len(grid.criteria) > 1
+        telling = [level for level in grid.sparsities if level <= _TELLING]
+        shuffled = max(telling) if telling else min(grid.sparsities)
         for name in grid.strategies:
             strategy = find(name, self.own)
             for criterion in grid.criteria:
                 arm = f"{name}, {criterion}" if several else name
                 cut = {"criterion": criterion, "pattern": grid.pattern}
                 yield arm, strategy, cut
-                if sparsity == max(grid.sparsities) and _can_be_shuffled(grid, strategy, criterion):
+                if sparsity == shuffled and _can_be_shuffled(grid, strategy, criterion):
                     wrong = {"name": "shuffled", "of": criterion}
                     yield arm + SHUFFLED, strategy, {**cut, "criterion": wrong}
         for control in (RANDOM, GRADUAL):

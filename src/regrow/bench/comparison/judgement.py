@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -77,13 +77,53 @@ def verdict(comparison: Comparison) -> list[str]:
         )
     elif seeds < CLAIM:
         lines.append(f"{seeds} seeds: a look, not a claim.")
-    for sparsity in comparison.sparsities:
-        lines.append(_at(comparison, sparsity))
-    for arm, found in crossings(comparison).items():
-        if arm in (RANDOM.name, SMALL) or arm.endswith(SHUFFLED):
-            continue
-        lines.append(_crossing(arm, found))
-    return lines
+    told = {sparsity: _at(comparison, sparsity) for sparsity in comparison.sparsities}
+    same = [sparsity for sparsity, words in told.items() if words is None]
+    if same:
+        lines.append(f"At {_percent(same)} no difference from {CONTROL} was found.")
+    lines += [words for words in told.values() if words is not None]
+    found = {
+        arm: crossing
+        for arm, crossing in crossings(comparison).items()
+        if arm not in (RANDOM.name, SMALL) and not arm.endswith(SHUFFLED)
+    }
+    return lines + _crossings(found)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The arm with the best mean at a sparsity, and the others beside it.
+
+    Attributes:
+        arm: its name.
+        equals: those that were not found to be worse (5 %, paired by seed), best first.
+        behind: the others, with their differences from it in points.
+    """
+
+    arm: str
+    equals: tuple[str, ...]
+    behind: Mapping[str, Interval]
+
+
+def best(comparison: Comparison, sparsity: float) -> Best | None:
+    """Who is ahead at a sparsity, twins with shuffled scores left out; None without any arm."""
+    arms = {
+        arm: values
+        for arm in comparison.arms
+        if not arm.endswith(SHUFFLED) and (values := comparison.accuracy(arm, sparsity))
+    }
+    if not arms:
+        return None
+    order = sorted(arms, key=lambda arm: -fmean(arms[arm].values()))
+    top, equals, behind = order[0], [], {}
+    for arm in order[1:]:
+        common = sorted(arms[arm].keys() & arms[top].keys())
+        p = student_p([arms[top][s] - arms[arm][s] for s in common]) if common else None
+        if p is None or p >= 0.05:
+            equals.append(arm)
+        else:
+            behind[arm] = paired_difference(arms[arm], arms[top])
+    return Best(top, tuple(equals), behind)
 
 
 def alarms(comparison: Comparison) -> list[str]:
@@ -91,7 +131,9 @@ def alarms(comparison: Comparison) -> list[str]:
 
     Scores that are reversed, of another layer or off by one make a cut as bad as a random one, or
     worse, which no accuracy alone would show. Chance is the twin with shuffled scores, which keeps
-    as many weights in each layer (Su et al. 2020), or else random pruning.
+    as many weights in each layer (Su et al. 2020); an arm without one is told where it is nowhere
+    better than random pruning. An arm that is well ahead on the mean is not told, however few its
+    seeds are.
     """
     found = []
     for arm in comparison.arms:
@@ -99,23 +141,32 @@ def alarms(comparison: Comparison) -> list[str]:
             continue
         twin = arm + SHUFFLED
         chance = twin if twin in comparison.arms else RANDOM.name
-        bad = [
+        measured = [
             sparsity
             for sparsity in comparison.sparsities
             if comparison.accuracy(chance, sparsity)
-            and _better(comparison, CONTROL, RANDOM.name, sparsity)
             and comparison.accuracy(arm, sparsity)
-            and not _better(comparison, arm, chance, sparsity)
+            and _better(comparison, CONTROL, RANDOM.name, sparsity)
         ]
-        if bad:
-            told = ", ".join(f"{100 * sparsity:g} %" for sparsity in bad)
+        bad = [sparsity for sparsity in measured if _as_bad(comparison, arm, chance, sparsity)]
+        if bad and (chance == twin or bad == measured):
             beside = "its twin with shuffled scores" if chance == twin else "random pruning"
             found.append(
-                f"{arm} was not found to be better than {beside} at {told}, where {CONTROL} is "
-                "better than random pruning: check that its scores are not reversed or of other "
-                "weights."
+                f"{arm} was not found to be better than {beside} at {_percent(bad)}, where "
+                f"{CONTROL} is better than random pruning: check that its scores are not reversed "
+                "or of other weights."
             )
     return found
+
+
+def _as_bad(comparison: Comparison, arm: str, chance: str, sparsity: float) -> bool:
+    """Neither certainly better than chance, nor by a quarter of what the control gains on it."""
+    values, others = (comparison.accuracy(name, sparsity) for name in (arm, chance))
+    if _better(comparison, arm, chance, sparsity) or not values.keys() & others.keys():
+        return False
+    control, random = (comparison.accuracy(name, sparsity) for name in (CONTROL, RANDOM.name))
+    gain = paired_difference(control, random).mean
+    return paired_difference(values, others).mean < gain / 4
 
 
 def _better(comparison: Comparison, arm: str, other: str, sparsity: float) -> bool:
@@ -126,18 +177,7 @@ def _better(comparison: Comparison, arm: str, other: str, sparsity: float) -> bo
     return low is not None and low > 0
 
 
-def best(comparison: Comparison, sparsity: float) -> str | None:
-    """The arm with the best mean accuracy at a sparsity."""
-    means = {
-        arm: fmean(values.values())
-        for arm in comparison.arms
-        if (values := comparison.accuracy(arm, sparsity))
-    }
-    return max(means, key=lambda arm: means[arm]) if means else None
-
-
-def _at(comparison: Comparison, sparsity: float) -> str:
-    where = f"At {100 * sparsity:g} %"
+def _at(comparison: Comparison, sparsity: float) -> str | None:
     found = standings(comparison, sparsity)
     ahead = [arm for arm, s in found.items() if s.certain and s.difference.mean > 0]
     behind = [arm for arm, s in found.items() if s.certain and s.difference.mean < 0]
@@ -149,10 +189,10 @@ def _at(comparison: Comparison, sparsity: float) -> str:
         told = sorted(behind, key=lambda arm: found[arm].difference.mean)
         words.append(f"{_listed(told, found)} behind {'it' if ahead else CONTROL}")
     if not words:
-        return f"{where} no difference from {CONTROL} was found."
+        return None
     rest = len(found) - len(ahead) - len(behind)
     others = "" if not rest else "; no difference was found for the others"
-    return f"{where} {', and '.join(words)}{others}."
+    return f"At {_percent([sparsity])} {', and '.join(words)}{others}."
 
 
 def _listed(arms: list[str], found: Mapping[str, Standing]) -> str:
@@ -161,18 +201,45 @@ def _listed(arms: list[str], found: Mapping[str, Standing]) -> str:
     return f"{joined} {'is' if len(named) == 1 else 'are'}".replace("-", "−")
 
 
-def _crossing(arm: str, found: Crossing) -> str:
-    if not found.certain:
-        return f"Between {arm} and one_shot no difference was found at any sparsity."
-    if found.sparsity is None:
-        word = "ahead of" if found.ahead > 0 else "behind"
-        return f"{arm} is {word} one_shot on the mean all along; they do not cross."
-    low = "below the least measured" if found.low is None else f"{100 * found.low:.1f} %"
-    high = "beyond the greatest measured" if found.high is None else f"{100 * found.high:.1f} %"
-    return (
-        f"{arm} overtakes one_shot at {100 * found.sparsity:.1f} % sparsity (95 % interval: from "
-        f"{low} to {high})."
-    )
+def _crossings(found: Mapping[str, Crossing]) -> list[str]:
+    """What the curves beside one_shot's say, arms of one kind in one sentence."""
+    placed, unplaced, equal = [], [], []
+    sides: dict[int, list[str]] = {1: [], -1: []}
+    for arm, each in found.items():
+        if not each.certain:
+            equal.append(arm)
+        elif each.sparsity is None:
+            sides[each.ahead or 1].append(arm)
+        elif each.low is None and each.high is None:
+            unplaced.append(f"{arm} at {100 * each.sparsity:.1f} %")
+        else:
+            low = "below the least measured" if each.low is None else f"{100 * each.low:.1f} %"
+            high = (
+                "beyond the greatest measured" if each.high is None else f"{100 * each.high:.1f} %"
+            )
+            placed.append(f"{arm} at {100 * each.sparsity:.1f} % ({low} to {high})")
+    lines = []
+    if placed:
+        lines.append(f"Overtaking one_shot, with 95 % intervals: {'; '.join(placed)}.")
+    if unplaced:
+        lines.append(
+            "Overtaking one_shot on the mean, but at neither end of the sparsities is a "
+            f"difference certain: {'; '.join(unplaced)}."
+        )
+    for side, word in ((1, "ahead of"), (-1, "behind")):
+        if sides[side]:
+            joined = ", ".join(sides[side])
+            lines.append(f"On the mean {word} one_shot all along, without a crossing: {joined}.")
+    if equal:
+        lines.append(
+            f"At no sparsity was a difference from one_shot found for: {', '.join(equal)}."
+        )
+    return lines
+
+
+def _percent(levels: Sequence[float]) -> str:
+    told = [f"{100 * level:g} %" for level in levels]
+    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
 
 
 def _curve(comparison: Comparison, arm: str) -> dict[float, dict[int, float]]:

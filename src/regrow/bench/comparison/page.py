@@ -8,13 +8,15 @@ from pathlib import Path
 from statistics import fmean
 
 from regrow.bench.comparison import charts
-from regrow.bench.comparison.evidence import DENSE, Comparison, Row
+from regrow.bench.comparison.evidence import Comparison, Row
 from regrow.bench.comparison.judgement import CONTROL, LOOK, alarms, best, standings, verdict
 from regrow.bench.comparison.strategies import RANDOM, SHUFFLED
 from regrow.bench.report import render
 from regrow.bench.report.parts import Figure, Key, Table, twice
 from regrow.bench.report.svg import colour_index, marker
 from regrow.bench.statistics import Interval, bootstrap_interval, student_interval
+
+_LINES = 7  # in one drawing, beside the control's
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,29 @@ class Section:
     headline: str
     sentences: tuple[str, ...]
     alarms: tuple[str, ...]
+    best: Table
     figures: tuple[Figure, ...]
     rows: Table
     links: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Arms that are drawn together.
+
+    Attributes:
+        slots: of colour and marker, by arm.
+        number, count: of this drawing among those of its kind.
+    """
+
+    slots: Mapping[str, int]
+    number: int
+    count: int
+
+    @property
+    def of(self) -> str:
+        """For headings."""
+        return f", {self.number} of {self.count}" if self.count > 1 else ""
 
 
 def write_study(
@@ -83,6 +105,7 @@ def _section(comparison: Comparison, equal: bool, cells: str) -> Section:
         _headline(comparison),
         tuple(sentences),
         tuple(warned),
+        _best(comparison),
         tuple(_figures(comparison)),
         Table(
             ("Arm", "Sparsity", "Seed", "Test", "Validation", "Weights kept", "Epochs", "Steps",
@@ -105,9 +128,23 @@ def _headline(comparison: Comparison) -> str:
     told = [f"{100 * sparsity:g} %" for sparsity, arms in ahead.items() if arms]
     if not told:
         return f"No strategy was found to be better than {CONTROL}"
-    top = [best(comparison, s) for s, arms in ahead.items() if arms]
-    names = sorted({each for each in top if each})
+    tops = [found for s, arms in ahead.items() if arms and (found := best(comparison, s))]
+    names = sorted({each.arm for each in tops})
     return f"Better than {CONTROL} at {', '.join(told)}: {', '.join(names)}"
+
+
+def _best(comparison: Comparison) -> Table:
+    """Which strategy at which sparsity, in one line each."""
+    rows = []
+    for level in comparison.sparsities:
+        found = best(comparison, level)
+        if found is None:
+            continue
+        mean = student_interval(comparison.accuracy(found.arm, level).values())
+        rows.append(
+            (f"{100 * level:g} %", found.arm, _interval(mean), ", ".join(found.equals) or "none")
+        )
+    return Table(("Sparsity", "Best mean", "Test accuracy", "Not found to be worse"), tuple(rows))
 
 
 def _cells_of(row: Row) -> tuple[str, ...]:
@@ -127,43 +164,41 @@ def _cells_of(row: Row) -> tuple[str, ...]:
 
 
 def _figures(comparison: Comparison) -> list[Figure]:
-    slots = {DENSE: 0, **{arm: 1 + index for index, arm in enumerate(comparison.arms)}}
     dense = student_interval(comparison.dense.values()) if comparison.dense else None
+    shown = [arm for arm in comparison.arms if not arm.endswith(SHUFFLED)]
+    made = [_accuracy(comparison, panel, dense) for panel in _panels(shown)]
+    beside = [arm for arm in shown if arm != CONTROL]
+    if CONTROL in shown and beside:
+        made += [_differences(comparison, panel) for panel in _panels(beside)]
+    return [*made, _cost(comparison)]
+
+
+def _panels(arms: Sequence[str]) -> list[Panel]:
+    """Arms in their order, few enough for each drawing; the control is in all of them."""
+    others = [arm for arm in arms if arm != CONTROL]
+    count = max(1, -(-len(others) // _LINES))
+    size = -(-len(others) // count) or 1
+    control = [CONTROL] if CONTROL in arms else []
+    parts = [others[i : i + size] for i in range(0, len(others), size)] or [[]]
+    return [
+        Panel({arm: 1 + slot for slot, arm in enumerate([*control, *part])}, number, len(parts))
+        for number, part in enumerate(parts, 1)
+    ]
+
+
+def _accuracy(comparison: Comparison, panel: Panel, dense: Interval | None) -> Figure:
     means = {
         arm: {
             level: student_interval(comparison.accuracy(arm, level).values())
-            for level in sorted(levels)
+            for level in sorted(comparison.arms[arm])
         }
-        for arm, levels in comparison.arms.items()
-        if not arm.endswith(SHUFFLED)
+        for arm in panel.slots
     }
-    beside: dict[str, dict[float, Interval]] = {arm: {} for arm in comparison.arms}
-    for level in comparison.sparsities:
-        for arm, standing in standings(comparison, level).items():
-            beside[arm][level] = standing.difference
-    beside = {arm: found for arm, found in beside.items() if found}
-    about = f"{comparison.task}, {comparison.model}, {comparison.pattern}"
-    return [
-        _accuracy(means, dense, slots, about),
-        *([_differences(comparison, beside, slots, about)] if beside else []),
-        _cost(comparison, slots, about),
-    ]
-
-
-def _accuracy(
-    means: Mapping[str, Mapping[float, Interval]],
-    dense: Interval | None,
-    slots: Mapping[str, int],
-    about: str,
-) -> Figure:
-    alone = len(means) == 1
-    lines = [
-        charts.Line(slots[arm], points, aside=arm == RANDOM.name and not alone)
-        for arm, points in means.items()
-    ]
-    label = f"Test accuracy over sparsity: {about}"
-    wide, narrow = twice(lambda width: charts.over_sparsity(lines, dense, width, label))
-    legend = tuple(_key(arm, slots) for arm in means)
+    lines = [charts.Line(panel.slots[arm], points) for arm, points in means.items()]
+    label = f"Test accuracy over sparsity: {_about(comparison, panel)}"
+    floor = _floor(comparison, dense)
+    wide, narrow = twice(lambda width: charts.over_sparsity(lines, dense, floor, width, label))
+    legend = tuple(_key(arm, panel.slots) for arm in means)
     if dense is not None:
         legend = (Key("dense", "arm-0", "dashed"), *legend)
     levels = sorted({level for points in means.values() for level in points})
@@ -171,9 +206,9 @@ def _accuracy(
         (arm, *(_interval(points.get(level)) for level in levels)) for arm, points in means.items()
     )
     return Figure(
-        "Accuracy over sparsity",
-        "Means over seeds with 95 % Student intervals of the mean. Random pruning may fall below "
-        "the figure; its numbers are in the table.",
+        f"Accuracy over sparsity{panel.of}",
+        "Means over seeds with 95 % Student intervals of the mean. What lies far below "
+        f"{CONTROL} is in the numbers alone.",
         wide,
         narrow,
         legend,
@@ -181,25 +216,37 @@ def _accuracy(
     )
 
 
-def _differences(
-    comparison: Comparison,
-    beside: Mapping[str, Mapping[float, Interval]],
-    slots: Mapping[str, int],
-    about: str,
-) -> Figure:
+def _floor(comparison: Comparison, dense: Interval | None) -> float:
+    """How far down accuracy is drawn: as far again below the control as the control has fallen."""
+    control = [
+        student_interval(values.values()).mean
+        for level in comparison.sparsities
+        if (values := comparison.accuracy(CONTROL, level))
+    ]
+    if not control:
+        return 0.0
+    top = max([*control, *([] if dense is None else [dense.mean])])
+    return max(0.0, min(control) - max(top - min(control), 2.0))
+
+
+def _differences(comparison: Comparison, panel: Panel) -> Figure:
+    levels = comparison.sparsities
+    standing = {level: standings(comparison, level) for level in levels}
+    beside = {
+        arm: {level: standing[level][arm].difference for level in levels if arm in standing[level]}
+        for arm in panel.slots
+    }
     # Random pruning falls so far behind that nothing else could be told apart beside it.
     shown = {arm: found for arm, found in beside.items() if arm != RANDOM.name} or beside
-    lines = [charts.Line(slots[arm], found) for arm, found in shown.items()]
-    label = f"Differences from {CONTROL} over sparsity: {about}"
+    lines = [charts.Line(panel.slots[arm], found) for arm, found in shown.items()]
+    label = f"Differences from {CONTROL} over sparsity: {_about(comparison, panel)}"
     wide, narrow = twice(lambda width: charts.differences(lines, CONTROL, width, label))
-    levels = comparison.sparsities
-    certain = {level: standings(comparison, level) for level in levels}
     rows = tuple(
         (
             arm,
             *(
                 _interval(found.get(level), signed=True)
-                + ("*" if arm in certain[level] and certain[level][arm].certain else "")
+                + ("*" if level in found and standing[level][arm].certain else "")
                 + _resampled(comparison, arm, level)
                 for level in levels
             ),
@@ -207,18 +254,23 @@ def _differences(
         for arm, found in beside.items()
     )
     words = (
-        "Paired by seed, with 95 % Student intervals; random pruning is in the table alone. A "
-        "star: certain among all arms of that sparsity together (Holm, 5 %). In brackets: the "
-        "interval by bootstrap, which supposes no distribution but is too narrow for few seeds."
+        "Paired by seed, with 95 % Student intervals; differences beyond ten points are in the "
+        "numbers alone. A star: certain among all arms of that sparsity together (Holm, 5 %). In "
+        "brackets: the interval by bootstrap, which supposes no distribution but is too narrow "
+        "for few seeds."
     )
     return Figure(
-        f"Beside {CONTROL}",
+        f"Beside {CONTROL}{panel.of}",
         words,
         wide,
         narrow,
-        tuple(_key(arm, slots) for arm in shown),
+        tuple(_key(arm, panel.slots) for arm in shown),
         Table(("Arm", *(f"{100 * level:g} %" for level in levels)), rows),
     )
+
+
+def _about(comparison: Comparison, panel: Panel) -> str:
+    return f"{comparison.task}, {comparison.model}, {comparison.pattern}{panel.of}"
 
 
 def _resampled(comparison: Comparison, arm: str, level: float) -> str:
@@ -230,7 +282,9 @@ def _resampled(comparison: Comparison, arm: str, level: float) -> str:
     return f" [{found.low:+.2f} to {found.high:+.2f}]".replace("-", "−")
 
 
-def _cost(comparison: Comparison, slots: Mapping[str, int], about: str) -> Figure:
+def _cost(comparison: Comparison) -> Figure:
+    slots = {arm: 1 + index for index, arm in enumerate(comparison.arms)}
+    about = f"{comparison.task}, {comparison.model}, {comparison.pattern}"
     level = comparison.sparsities[-1]
     points, rows = [], []
     for arm, levels in comparison.arms.items():

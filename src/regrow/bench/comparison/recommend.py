@@ -6,14 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from regrow.bench.comparison.evidence import DENSE, Comparison, Row, compare
 from regrow.bench.comparison.grid import Place
-from regrow.bench.comparison.judgement import CLAIM, LOOK
-from regrow.bench.comparison.strategies import SHUFFLED
-from regrow.bench.statistics import Interval, paired_difference, student_interval, student_p
+from regrow.bench.comparison.judgement import CLAIM, LOOK, best
+from regrow.bench.statistics import Interval, student_interval
 from regrow.core.budget import check_sparsity
 from regrow.core.errors import RegrowError, unknown
 
@@ -127,36 +125,24 @@ def recommend(
 
     nearest = max(found, key=nearness)
     level = min(nearest.sparsities, key=lambda each: abs(_depth(each) - _depth(sparsity)))
-    arms = {
-        arm: values
-        for arm in nearest.arms
-        if not arm.endswith(SHUFFLED) and (values := nearest.accuracy(arm, level))
-    }
-    best = max(arms, key=lambda arm: fmean(arms[arm].values()))
-    equals, behind = [], {}
-    for arm in sorted(arms, key=lambda arm: -fmean(arms[arm].values())):
-        if arm == best:
-            continue
-        common = sorted(arms[arm].keys() & arms[best].keys())
-        p = student_p([arms[best][s] - arms[arm][s] for s in common]) if common else None
-        if p is None or p >= 0.05:
-            equals.append(arm)
-        else:
-            behind[arm] = paired_difference(arms[arm], arms[best])
+    top = best(nearest, level)
+    assert top is not None
+    arms = (top.arm, *top.equals, *top.behind)
     cells = [row.cell for arm in arms for row in nearest.arms[arm][level].values()]
-    spent = max(own[row.place, row.cell] for row in nearest.arms[best][level].values())
+    spent = max(own[row.place, row.cell] for row in nearest.arms[top.arm][level].values())
+    values = nearest.accuracy(top.arm, level)
     return Recommendation(
-        best,
-        student_interval(arms[best].values()),
-        tuple(equals),
-        behind,
+        top.arm,
+        student_interval(values.values()),
+        top.equals,
+        dict(top.behind),
         nearest.task,
         nearest.model,
         pattern,
         level,
         spent,
         tuple(dict.fromkeys(cells)),
-        tuple(_unknowns(nearest, level, spent, len(arms[best]), task, model, sparsity, epochs)),
+        tuple(_unknowns(nearest, level, spent, len(values), task, model, sparsity, epochs)),
     )
 
 
