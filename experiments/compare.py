@@ -1,11 +1,11 @@
 """Which strategy at which sparsity: the tables in docs/results.md, from the records of studies.
 
-    regrow compare examples/digits.toml --out studies/digits --workers 2
-    cp studies/digits/records.csv experiments/records/compare/digits.csv
+    regrow compare experiments/studies/digits.toml --out runs/compare/digits --workers 2
+    cp runs/compare/digits/records.csv src/regrow/bench/comparison/records/digits.csv
     python experiments/compare.py
 
-Writes, for each table of records in experiments/records/compare/, the arms' accuracies and the
-verdict into docs/results.md.
+Writes, for each table of records that regrow ships (those that `regrow recommend` rests on), the
+arms' accuracies, their differences from one cut, and the verdict into docs/results.md.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import tables
 
 from regrow.bench.comparison.evidence import Comparison, compare, rows_of
 from regrow.bench.comparison.judgement import CONTROL, alarms, standings, verdict
+from regrow.bench.comparison.recommend import OURS
 from regrow.bench.comparison.strategies import SHUFFLED
-from regrow.bench.statistics import student_interval
+from regrow.bench.statistics import Interval, paired_difference, student_interval
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORDS = ROOT / "experiments" / "records" / "compare"
 
 
 def main() -> None:
     argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
-    for path in sorted(RECORDS.glob("*.csv")):
+    for path in sorted(OURS.glob("*.csv")):
         told = "\n\n".join(section(each) for each in compare(rows_of(path.read_text())))
         tables.replace(ROOT / "docs" / "results.md", f"compare-{path.stem}", told)
 
@@ -56,8 +56,36 @@ def section(comparison: Comparison) -> str:
         f"{CONTROL}'s, among all arms of that sparsity together (Holm, 5 %).",
         "",
         *(f"- {line}" for line in (*alarms(comparison), *verdict(comparison))),
+        *beside_one_cut(comparison),
     ]
     return "\n".join(lines)
+
+
+def beside_one_cut(comparison: Comparison) -> list[str]:
+    """Differences from one_shot, which the paper is about, with intervals."""
+    levels = comparison.sparsities
+    rows = []
+    for arm in comparison.arms:
+        if arm.partition("_")[0] not in ("constant", "geometric", "hybrid") or ", " in arm:
+            continue
+        cells = []
+        for level in levels:
+            a, b = (comparison.accuracy(name, level) for name in (arm, "one_shot"))
+            each = paired_difference(a, b) if a.keys() & b.keys() else None
+            cells.append("" if each is None else signed(each))
+        rows.append(f"| {arm} | {' | '.join(cells)} |")
+    if not rows:
+        return []
+    head = " | ".join(f"{100 * level:g} %" for level in levels)
+    top = [f"| beside one_shot | {head} |", "|---" * (1 + len(levels)) + "|"]
+    return ["", "Differences from one_shot in points, paired by seed, with 95 % intervals:", "",
+            *top, *rows]  # fmt: skip
+
+
+def signed(each: Interval) -> str:
+    """A difference with its interval."""
+    bounds = "" if each.low is None else f" ({each.low:+.2f} to {each.high:+.2f})"
+    return f"{each.mean:+.2f}{bounds}".replace("-", "−")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from regrow.parts.schedule.hybrid import Hybrid
 from regrow.parts.schedule.manual import Manual
 from regrow.parts.schedule.one_shot import OneShot
 from regrow.parts.schedule.patience import Patience
-from regrow.recipes import RECIPES, bidirectional_paper, iterative
+from regrow.recipes import RECIPES, bidirectional_paper, iterative, one_shot
 
 EP, IT = Step.epochs, Step.iterations
 GROW = Regrowth(RULES.build("random"))
@@ -56,6 +56,17 @@ def there_and_back(whole: Program) -> None:
     assert hash(again) == hash(whole)
     assert again.to_json() == text
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_where_a_program_starts() -> None:
+    plain = one_shot(0.9, 3)
+    assert plain.start == "dense"
+    assert "start" not in json.loads(plain.to_json())  # keys of older results stay
+    first = replace(plain, start="initial")
+    assert first != plain
+    assert Program.from_json(first.to_json()) == first
+    with pytest.raises(RegrowError, match="neither 'dense' nor 'initial'"):
+        replace(plain, start="end")
 
 
 @pytest.mark.parametrize("row", list(RECIPES), ids=lambda row: row.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Need
@@ -34,6 +34,13 @@ class Stage:
 class Program:
     """Stages in order: what a recipe returns.
 
+    Attributes:
+        stages: one after the other.
+        seed: of random parts.
+        start: what the method is meant for: a "dense" network that has been trained, or "initial"
+            weights, so that all training is its own. `attach` takes the network as it is; runs
+            and studies start accordingly.
+
     Raises:
         RegrowError: there is no stage; a stage lacks its length or does not fit its schedule; the
             stages differ in pattern or scope; or a target rises in a stage without regrowth.
@@ -41,12 +48,15 @@ class Program:
 
     stages: tuple[Stage, ...]
     seed: int = 0
+    start: Literal["dense", "initial"] = "dense"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
         object.__setattr__(self, "seed", int(self.seed))
         if not self.stages:
             raise RegrowError("a program needs at least one stage.")
+        if self.start not in ("dense", "initial"):
+            raise RegrowError(f"start={self.start!r} is neither 'dense' nor 'initial'.")
         first = self.stages[0].plan
         reached, forgot = 0.0, False
         for number, stage in enumerate(self.stages, 1):
@@ -105,7 +115,9 @@ class Program:
             }
             for stage in self.stages
         ]
-        return json.dumps(_canonical({"seed": self.seed, "stages": stages}), sort_keys=True)
+        start = {} if self.start == "dense" else {"start": self.start}
+        data = {"seed": self.seed, "stages": stages, **start}
+        return json.dumps(_canonical(data), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Program:
@@ -124,7 +136,7 @@ class Program:
                 )
                 for item in data["stages"]
             )
-            return cls(stages, int(data["seed"]))
+            return cls(stages, int(data["seed"]), data.get("start", "dense"))
         except RegrowError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
