@@ -67,8 +67,8 @@ def test_an_array_of_jobs_finishes_a_study(tmp_path: Path) -> None:
     done = submit()
     assert done.returncode == 0, done.stderr[-2000:]
     assert "not finished" not in (tmp_path / "out" / "report.html").read_text()
-    # Two dense cells, and per seed: gradual under two names, its twin, random, small.
-    assert len((tmp_path / "out" / "records.csv").read_text().splitlines()) == 1 + 2 + 2 * 5
+    # Two dense cells, and per seed: gradual and its twin under two names, random, small.
+    assert len((tmp_path / "out" / "records.csv").read_text().splitlines()) == 1 + 2 + 2 * 6
     outputs = [path.read_text() for path in (tmp_path / "out" / "jobs").glob("*_log.out")]
     assert len(outputs) == 2
     (tmp_path / "study.toml").write_text(QUICK.replace("gradual", "gradul"))

@@ -62,7 +62,7 @@ def test_every_arm_and_the_controls_at_every_sparsity_and_seed() -> None:
     cells = study().cells()
     arms = CONTROLS | {"one_shot", "geometric"}
     expected = {(arm, s, seed) for arm in arms for s in (0.5, 0.8) for seed in (0, 1)}
-    twins = {"one_shot, shuffled", "geometric, shuffled"}
+    twins = {f"{arm}, shuffled" for arm in ("one_shot", "geometric", "gradual magnitude")}
     expected |= {(arm, 0.8, seed) for arm in twins for seed in (0, 1)}
     assert {(at.arm, at.sparsity, at.seed) for at in cells} == expected
     assert [at.seed for at in cells] == sorted(at.seed for at in cells)
@@ -73,7 +73,7 @@ def test_every_arm_and_the_controls_at_every_sparsity_and_seed() -> None:
         assert cell.seed == at.seed
     again = study(strategies=["gradual", "one_shot"], seeds=1).cells()
     shared = {cell.key for cell in cells.values()} & {cell.key for cell in again.values()}
-    assert len(shared) == 2 * len(CONTROLS | {"one_shot"}) + 1
+    assert len(shared) == 2 * len(CONTROLS | {"one_shot"}) + 2
 
 
 def test_criteria_patterns_trials_and_strategies_of_its_own() -> None:
@@ -215,7 +215,7 @@ def test_a_difference_that_is_there_is_told_and_one_that_is_not_is_not() -> None
         "equal": False,
     }
     (ahead,) = re.findall(r"On the mean ahead of one_shot all along[^:]*: ([^.]*)", lines)
-    assert "geometric" in ahead.split(", ")
+    assert "geometric" in ahead.split("; ")
     same = " ".join(verdict(simulated({"one_shot": 0.0}, 5, rng)))
     assert "At 80 % and 95 % no difference from gradual magnitude was found." in same
     assert "a look, not a claim" in " ".join(verdict(simulated(truth, 3, rng)))
@@ -225,7 +225,7 @@ def test_a_difference_that_is_there_is_told_and_one_that_is_not_is_not() -> None
 def test_alarms_are_for_what_is_as_bad_as_chance() -> None:
     def warned(seed: int, **arms: float) -> list[str]:
         named = {name.replace("__", ", "): mean for name, mean in arms.items()}
-        truth = {"random": -30.0, **named}
+        truth = {"random": -30.0, "gradual magnitude, shuffled": -20.0, **named}
         return [line.split(" was")[0] for line in alarms(simulated(truth, 5, rng(seed)))]
 
     def rng(seed: int) -> np.random.Generator:
@@ -235,13 +235,17 @@ def test_alarms_are_for_what_is_as_bad_as_chance() -> None:
     assert warned(1, broken=-29.0, broken__shuffled=-29.0) == ["broken"]
     assert warned(2, worse=-40.0, worse__shuffled=-29.0) == ["worse"]
     assert warned(3, alone=-31.0) == ["alone"]
+    # Where the control is no better than its own twin, which weights stay does not matter.
+    equal = {"same": -1.0, "same, shuffled": -1.0, "gradual magnitude, shuffled": 0.5}
+    assert alarms(simulated({"random": -30.0, **equal}, 5, rng(6))) == []
     # Collapsed at one sparsity with sound scores, as the other tells.
     found = simulated({"random": -30.0, "deep": -1.0}, 5, rng(4))
     last = found.arms["deep"][0.95]
     found.arms["deep"][0.95] = {s: replace(row, test=row.test - 0.5) for s, row in last.items()}
     assert alarms(found) == []
     # Far ahead of its twin on the mean, but with a spread beyond any certainty.
-    found = simulated({"random": -30.0, "wild": -5.0, "wild, shuffled": -30.0}, 5, rng(5))
+    twins = {"wild, shuffled": -30.0, "gradual magnitude, shuffled": -25.0}
+    found = simulated({"random": -30.0, "wild": -5.0, **twins}, 5, rng(5))
     for level, rows in found.arms["wild"].items():
         wild = {s: replace(row, test=row.test - 0.45 * (s == 0)) for s, row in rows.items()}
         found.arms["wild"][level] = wild

@@ -21,8 +21,8 @@ sparsities = [0.5, 0.8]
 seeds = 2
 epochs = 4
 """
-ROWS = 2 * (2 * 5 + 2) + 2  # seeds x (sparsities x arms + twins), and two dense networks
-CELLS = ROWS - 4  # the control is gradual, too
+ROWS = 2 * (2 * 5 + 3) + 2  # seeds x (sparsities x arms + twins), and two dense networks
+CELLS = ROWS - 4 - 2  # the control is gradual, too, and so is its twin
 
 
 @pytest.fixture

@@ -182,9 +182,13 @@ class Study:
                 if sparsity == shuffled and _can_be_shuffled(grid, strategy, criterion):
                     wrong = {"name": "shuffled", "of": criterion}
                     yield arm + SHUFFLED, strategy, {**cut, "criterion": wrong}
-        for control in (RANDOM, GRADUAL):
-            usual = "norm" if grid.kind == "unit" else "magnitude"
-            yield control.name, control, {"pattern": grid.pattern, "criterion": usual}
+        usual = "norm" if grid.kind == "unit" else "magnitude"
+        cut = {"pattern": grid.pattern, "criterion": usual}
+        yield RANDOM.name, RANDOM, cut
+        yield GRADUAL.name, GRADUAL, cut
+        if sparsity == shuffled and grid.kind != "unit":
+            wrong = {"name": "shuffled", "of": usual}
+            yield GRADUAL.name + SHUFFLED, GRADUAL, {**cut, "criterion": wrong}
 
     def _check_budget(self, arm: str, program: Program, grid: Grid) -> None:
         if self.equal and program.epochs not in (None, grid.epochs):

@@ -130,43 +130,47 @@ def alarms(comparison: Comparison) -> list[str]:
     """Arms that do no better than chance where the control does: a part of them may be broken.
 
     Scores that are reversed, of another layer or off by one make a cut as bad as a random one, or
-    worse, which no accuracy alone would show. Chance is the twin with shuffled scores, which keeps
-    as many weights in each layer (Su et al. 2020); an arm without one is told where it is nowhere
-    better than random pruning. An arm that is well ahead on the mean is not told, however few its
-    seeds are.
+    worse, which no accuracy alone would show. Chance is a twin with shuffled scores, which keeps
+    as many weights in each layer (Su et al. 2020), for the control as for the arm; without twins
+    it is random pruning, and an arm is told that is nowhere better. An arm that is well ahead on
+    the mean is not told, however few its seeds are.
     """
     found = []
     for arm in comparison.arms:
         if arm in (CONTROL, RANDOM.name) or arm.endswith(SHUFFLED):
             continue
-        twin = arm + SHUFFLED
-        chance = twin if twin in comparison.arms else RANDOM.name
+        twins = {arm + SHUFFLED, CONTROL + SHUFFLED} <= comparison.arms.keys()
+        chance = arm + SHUFFLED if twins else RANDOM.name
+        usual = CONTROL + SHUFFLED if twins else RANDOM.name
         measured = [
             sparsity
             for sparsity in comparison.sparsities
             if comparison.accuracy(chance, sparsity)
             and comparison.accuracy(arm, sparsity)
-            and _better(comparison, CONTROL, RANDOM.name, sparsity)
+            and _better(comparison, CONTROL, usual, sparsity)
         ]
-        bad = [sparsity for sparsity in measured if _as_bad(comparison, arm, chance, sparsity)]
-        if bad and (chance == twin or bad == measured):
-            beside = "its twin with shuffled scores" if chance == twin else "random pruning"
+        bad = [s for s in measured if _as_bad(comparison, arm, chance, usual, s)]
+        if bad and (twins or bad == measured):
+            beside = "its twin with shuffled scores" if twins else "random pruning"
+            whose = "its own" if twins else "it"
             found.append(
                 f"{arm} was not found to be better than {beside} at {_percent(bad)}, where "
-                f"{CONTROL} is better than random pruning: check that its scores are not reversed "
-                "or of other weights."
+                f"{CONTROL} is better than {whose}: check that its scores are not reversed or of "
+                "other weights."
             )
     return found
 
 
-def _as_bad(comparison: Comparison, arm: str, chance: str, sparsity: float) -> bool:
-    """Neither certainly better than chance, nor by a quarter of what the control gains on it."""
-    values, others = (comparison.accuracy(name, sparsity) for name in (arm, chance))
-    if _better(comparison, arm, chance, sparsity) or not values.keys() & others.keys():
+def _as_bad(comparison: Comparison, arm: str, chance: str, usual: str, sparsity: float) -> bool:
+    """Neither certainly better than chance, nor by a quarter of what the control gains on its."""
+    if _better(comparison, arm, chance, sparsity):
         return False
-    control, random = (comparison.accuracy(name, sparsity) for name in (CONTROL, RANDOM.name))
-    gain = paired_difference(control, random).mean
-    return paired_difference(values, others).mean < gain / 4
+    values, others, control, beside = (
+        comparison.accuracy(name, sparsity) for name in (arm, chance, CONTROL, usual)
+    )
+    if not values.keys() & others.keys():
+        return False
+    return paired_difference(values, others).mean < paired_difference(control, beside).mean / 4
 
 
 def _better(comparison: Comparison, arm: str, other: str, sparsity: float) -> bool:
@@ -228,11 +232,11 @@ def _crossings(found: Mapping[str, Crossing]) -> list[str]:
         )
     for side, word in ((1, "ahead of"), (-1, "behind")):
         if sides[side]:
-            joined = ", ".join(sides[side])
+            joined = "; ".join(sides[side])
             lines.append(f"On the mean {word} one_shot all along, without a crossing: {joined}.")
     if equal:
         lines.append(
-            f"At no sparsity was a difference from one_shot found for: {', '.join(equal)}."
+            f"At no sparsity was a difference from one_shot found for: {'; '.join(equal)}."
         )
     return lines
 

@@ -130,7 +130,7 @@ def _headline(comparison: Comparison) -> str:
         return f"No strategy was found to be better than {CONTROL}"
     tops = [found for s, arms in ahead.items() if arms and (found := best(comparison, s))]
     names = sorted({each.arm for each in tops})
-    return f"Better than {CONTROL} at {', '.join(told)}: {', '.join(names)}"
+    return f"Better than {CONTROL} at {', '.join(told)}: {'; '.join(names)}"
 
 
 def _best(comparison: Comparison) -> Table:
@@ -142,7 +142,7 @@ def _best(comparison: Comparison) -> Table:
             continue
         mean = student_interval(comparison.accuracy(found.arm, level).values())
         rows.append(
-            (f"{100 * level:g} %", found.arm, _interval(mean), ", ".join(found.equals) or "none")
+            (f"{100 * level:g} %", found.arm, _interval(mean), "; ".join(found.equals) or "none")
         )
     return Table(("Sparsity", "Best mean", "Test accuracy", "Not found to be worse"), tuple(rows))
 

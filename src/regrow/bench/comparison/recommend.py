@@ -56,10 +56,10 @@ class Recommendation:
             f"{self.task}, {seeds})"
         ]
         if self.equals:
-            lines.append(f"not found to be worse: {', '.join(self.equals)}")
+            lines.append(f"not found to be worse: {'; '.join(self.equals)}")
         if self.behind:
             told = [f"{arm} ({each.mean:+.2f} points)" for arm, each in self.behind.items()]
-            lines.append(f"worse: {', '.join(told)}".replace("-", "−"))
+            lines.append(f"worse: {'; '.join(told)}".replace("-", "−"))
         lines += [f"not known: {each}" for each in self.unknowns]
         lines.append(f"rests on {len(self.cells)} cells")
         return "\n".join(lines)
