@@ -235,9 +235,12 @@ def test_alarms_are_for_what_is_as_bad_as_chance() -> None:
     assert warned(1, broken=-29.0, broken__shuffled=-29.0) == ["broken"]
     assert warned(2, worse=-40.0, worse__shuffled=-29.0) == ["worse"]
     assert warned(3, alone=-31.0) == ["alone"]
-    # Where the control is no better than its own twin, which weights stay does not matter.
+    # Where nothing is better than its twin, which weights stay does not matter.
     equal = {"same": -1.0, "same, shuffled": -1.0, "gradual magnitude, shuffled": 0.5}
     assert alarms(simulated({"random": -30.0, **equal}, 5, rng(6))) == []
+    # An arm whose twin is strong, too, beside others whose twins collapse.
+    some = {"strong": -1.0, "strong, shuffled": -2.0, "slight": -1.5, "slight, shuffled": -2.0}
+    assert warned(7, **{name.replace(", ", "__"): mean for name, mean in some.items()}) == []
     # Collapsed at one sparsity with sound scores, as the other tells.
     found = simulated({"random": -30.0, "deep": -1.0}, 5, rng(4))
     last = found.arms["deep"][0.95]

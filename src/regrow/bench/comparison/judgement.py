@@ -127,50 +127,54 @@ def best(comparison: Comparison, sparsity: float) -> Best | None:
 
 
 def alarms(comparison: Comparison) -> list[str]:
-    """Arms that do no better than chance where the control does: a part of them may be broken.
+    """Arms that do no better than chance where others do: a part of them may be broken.
 
     Scores that are reversed, of another layer or off by one make a cut as bad as a random one, or
     worse, which no accuracy alone would show. Chance is a twin with shuffled scores, which keeps
-    as many weights in each layer (Su et al. 2020), for the control as for the arm; without twins
-    it is random pruning, and an arm is told that is nowhere better. An arm that is well ahead on
-    the mean is not told, however few its seeds are.
+    as many weights in each layer (Su et al. 2020). An arm is told that is not certainly better
+    than its twin, and on the mean gains less than a quarter of the least that is certain of any
+    arm; an arm without a twin, that so compares with random pruning wherever the control gains.
     """
     found = []
     for arm in comparison.arms:
         if arm in (CONTROL, RANDOM.name) or arm.endswith(SHUFFLED):
             continue
-        twins = {arm + SHUFFLED, CONTROL + SHUFFLED} <= comparison.arms.keys()
-        chance = arm + SHUFFLED if twins else RANDOM.name
-        usual = CONTROL + SHUFFLED if twins else RANDOM.name
-        measured = [
-            sparsity
+        twin = arm + SHUFFLED in comparison.arms
+        chance = arm + SHUFFLED if twin else RANDOM.name
+        told = {
+            sparsity: _as_bad(comparison, arm, chance, usual, sparsity)
             for sparsity in comparison.sparsities
-            if comparison.accuracy(chance, sparsity)
-            and comparison.accuracy(arm, sparsity)
-            and _better(comparison, CONTROL, usual, sparsity)
-        ]
-        bad = [s for s in measured if _as_bad(comparison, arm, chance, usual, s)]
-        if bad and (twins or bad == measured):
-            beside = "its twin with shuffled scores" if twins else "random pruning"
-            whose = "its own" if twins else "it"
+            if (usual := _usual_gain(comparison, sparsity, twin)) is not None
+            and comparison.accuracy(chance, sparsity).keys() & comparison.accuracy(arm, sparsity)
+        }
+        bad = [sparsity for sparsity, is_bad in told.items() if is_bad]
+        if bad and (twin or len(bad) == len(told)):
+            beside = "its twin with shuffled scores" if twin else "random pruning"
             found.append(
-                f"{arm} was not found to be better than {beside} at {_percent(bad)}, where "
-                f"{CONTROL} is better than {whose}: check that its scores are not reversed or of "
-                "other weights."
+                f"{arm} was not found to be better than {beside} at {_percent(bad)}, where others "
+                "are: check that its scores are not reversed or of other weights."
             )
     return found
 
 
-def _as_bad(comparison: Comparison, arm: str, chance: str, usual: str, sparsity: float) -> bool:
-    """Neither certainly better than chance, nor by a quarter of what the control gains on its."""
+def _usual_gain(comparison: Comparison, sparsity: float, twins: bool) -> float | None:
+    """The least certain gain of an arm over its twin, or of the control over random pruning."""
+    pairs = [(CONTROL, RANDOM.name)]
+    if twins:
+        pairs = [(a, a + SHUFFLED) for a in comparison.arms if a + SHUFFLED in comparison.arms]
+    gains = [
+        paired_difference(comparison.accuracy(a, sparsity), comparison.accuracy(b, sparsity)).mean
+        for a, b in pairs
+        if _better(comparison, a, b, sparsity)
+    ]
+    return min(gains, default=None)
+
+
+def _as_bad(comparison: Comparison, arm: str, chance: str, usual: float, sparsity: float) -> bool:
     if _better(comparison, arm, chance, sparsity):
         return False
-    values, others, control, beside = (
-        comparison.accuracy(name, sparsity) for name in (arm, chance, CONTROL, usual)
-    )
-    if not values.keys() & others.keys():
-        return False
-    return paired_difference(values, others).mean < paired_difference(control, beside).mean / 4
+    values, others = (comparison.accuracy(name, sparsity) for name in (arm, chance))
+    return paired_difference(values, others).mean < usual / 4
 
 
 def _better(comparison: Comparison, arm: str, other: str, sparsity: float) -> bool:
