@@ -160,3 +160,21 @@ class Value(Protocol):
     def values(self, weight: Weight, evidence: Evidence) -> Tensor | None:
         """A tensor of the weight's shape, used at regrown entries only; None means zero."""
         ...
+
+
+class Penalty(Protocol):
+    """A pull towards zero that comes before a removal: chosen early, removed late."""
+
+    @property
+    def every(self) -> Step:
+        """The interval at which its strength changes."""
+        ...
+
+    @property
+    def choice(self) -> Step:
+        """When it is chosen what shall go, from the start of the stage."""
+        ...
+
+    def strengths(self, now: Step) -> tuple[float, float]:
+        """On what shall go and on what stays; before the choice they are one."""
+        ...

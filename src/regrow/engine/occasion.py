@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from regrow.core.budget import Budget, kept_count
+from regrow.core.decision import Decision
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need
+from regrow.core.maskset import MaskSet
 from regrow.core.protocols import Weight
 from regrow.engine.best_units import measure_of
-from regrow.engine.event import decide
+from regrow.engine.event import decide, scope
 from regrow.engine.gather import Source, clone_state, gather
 from regrow.engine.groups import Groups
 from regrow.engine.memory import complete
@@ -79,27 +81,58 @@ class Occasion:
         Raises:
             RegrowError: as `gather`, `decide` and `perform` do.
         """
-        if isinstance(plan, UnitPlan):
+        if at.pending is not None:
+            entry = self._remove(plan, at, at.pending)
+        elif isinstance(plan, UnitPlan):
             entry = self._reach_units(plan, at, density, seed)
         else:
             entry = self._reach_weights(plan, at, density, seed, exchange)
         if entry["pruned"] or entry["regrown"]:
             at.events.append({"epoch": at.total["epoch"], "step": at.total["iteration"], **entry})
 
+    def choose(self, plan: Plan | UnitPlan, at: Progress, seed: int) -> MaskSet:
+        """What a penalty shall leave: the masks of the plan's removal, as scores are now.
+
+        Raises:
+            RegrowError: as `gather` and `decide` do.
+        """
+        density = plan.schedule.target(plan.schedule.last)  # type: ignore[union-attr]
+        assert density is not None
+        if isinstance(plan, UnitPlan):
+            return MaskSet(self._decide_units(plan, at, density, seed)[1].keep)
+        evidence = self._gathered(plan, at, seed, plan.criterion.needs | plan.allocation.needs)
+        return MaskSet(decide(plan, self.entries, at.masks, density, evidence).keep)
+
+    def pulled(self, plan: Plan | UnitPlan) -> frozenset[str]:
+        """Names of the parameters that a penalty pulls on."""
+        if self.groups is not None:
+            return frozenset(entry.name for entry in self.groups.members(self.model))
+        assert isinstance(plan, Plan)
+        return frozenset(entry.name for entry in scope(plan, self.entries))
+
+    def _remove(self, plan: Plan | UnitPlan, at: Progress, pending: MaskSet) -> dict[str, Any]:
+        decision = Decision(dict(pending))
+        before, at.pending = at.masks, None
+        at.masks, entry = perform(decision, self.weights, before, self.optimizer, self.entries)
+        if isinstance(plan, UnitPlan):
+            assert self.groups is not None
+            entry |= self._units_told(plan, self.groups.units(at.masks))
+        return entry
+
+    def _gathered(
+        self, plan: Plan | UnitPlan, at: Progress, seed: int, needs: frozenset[Need]
+    ) -> Evidence:
+        entries = self.masked if isinstance(plan, UnitPlan) else self.entries
+        key = (seed, len(at.events))
+        return gather(needs, self.model, entries, at.states, self.source, key, plan.statistics)
+
     def _reach_weights(
         self, plan: Plan, at: Progress, density: float, seed: int, exchange: float
     ) -> dict[str, Any]:
         before = at.masks
         growing = kept_count(self.entries.total, density) > sum(before.kept.values())
-        evidence = gather(
-            _needs(plan, growing, exchange) - {_TRIAL},
-            self.model,
-            self.entries,
-            at.states,
-            self.source,
-            (seed, len(at.events)),
-            plan.statistics,
-        )
+        needs = _needs(plan, growing, exchange) - {_TRIAL}
+        evidence = self._gathered(plan, at, seed, needs)
         whole: dict[str, Tensor] = {}
         if plan.memory is not None:
             whole = complete(self.weights, at.away)
@@ -121,24 +154,28 @@ class Occasion:
         groups, before = self.groups, at.masks
         assert groups is not None
         units = groups.units(before)
-        growing = grows(plan, groups, units, density)
-        evidence = gather(
-            plan.needs_to_grow if growing else plan.criterion.needs,
-            self.model,
-            self.masked,
-            at.states,
-            self.source,
-            (seed, len(at.events)),
-            plan.statistics,
-        )
-        keep = decide_units(plan, self.model, groups, units, density, evidence, growing=growing)
-        decision = decision_of(groups, keep, self.weights, before, evidence)
+        keep, decision = self._decide_units(plan, at, density, seed)
         at.masks, entry = perform(decision, self.weights, before, self.optimizer, self.entries)
-        if growing:
+        if grows(plan, groups, units, density):
             self._restore_buffers(groups, units, keep, at.states["dense"])
-        measure = measure_of(groups, plan.pattern.of)
+        return {**entry, **self._units_told(plan, keep)}
+
+    def _decide_units(
+        self, plan: UnitPlan, at: Progress, density: float, seed: int
+    ) -> tuple[dict[str, Tensor], Decision]:
+        groups = self.groups
+        assert groups is not None
+        units = groups.units(at.masks)
+        growing = grows(plan, groups, units, density)
+        needs = plan.needs_to_grow if growing else plan.criterion.needs
+        evidence = self._gathered(plan, at, seed, needs)
+        keep = decide_units(plan, self.model, groups, units, density, evidence, growing=growing)
+        return keep, decision_of(groups, keep, self.weights, at.masks, evidence)
+
+    def _units_told(self, plan: UnitPlan, keep: Mapping[str, Tensor]) -> dict[str, Any]:
+        assert self.groups is not None
+        measure = measure_of(self.groups, plan.pattern.of)
         return {
-            **entry,
             "of": plan.pattern.of,
             "reached": 1 - measure(keep) / measure({}),
             "units": {name: int(mask.sum()) for name, mask in keep.items()},

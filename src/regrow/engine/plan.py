@@ -13,6 +13,7 @@ from regrow.core.protocols import (
     Allocation,
     Criterion,
     Pattern,
+    Penalty,
     Schedule,
     Selector,
     SignalSchedule,
@@ -27,6 +28,7 @@ from regrow.parts.criteria.magnitude import Magnitude
 from regrow.parts.patterns import PATTERNS
 from regrow.parts.patterns.element import Element
 from regrow.parts.patterns.unit import Unit
+from regrow.parts.penalty import PENALTIES
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.regrowth.values import Zero
 from regrow.parts.schedule import SCHEDULES
@@ -41,6 +43,7 @@ _TABLES: dict[str, Table[Any]] = {
     "selector": SELECTORS,
     "rule": RULES,
     "value": VALUES,
+    "penalty": PENALTIES,
 }
 
 
@@ -123,6 +126,8 @@ class Plan:
             see `regrow.model.collect.gradients`. Where nothing reads any it is "running".
         rewind: after every cut the whole network goes back to what it was at the start, removed
             weights aside, and the optimiser forgets (Frankle and Carbin 2019; Renda et al. 2020).
+        penalty: pulls on what shall go, from when that is chosen until the schedule's one event
+            removes it.
     """
 
     schedule: Schedule | SignalSchedule
@@ -137,8 +142,10 @@ class Plan:
     memory: float | None = None
     statistics: Statistics = "batch"
     rewind: bool = False
+    penalty: Penalty | None = None
 
     def __post_init__(self) -> None:
+        check_penalty(self)
         if isinstance(self.pattern, Unit):
             raise RegrowError(
                 "units go through several layers, so a plan of weights cannot cut them; take a "
@@ -213,6 +220,34 @@ class Plan:
         return self.regrowth.exchange * 0.5 * (1 + math.cos(math.pi * step.value / last.value))
 
 
+def check_penalty(plan: Any) -> None:
+    """Refuse a plan, of weights or of units, whose penalty leads to no removal.
+
+    Raises:
+        RegrowError: the schedule has not one event, after the choice and in the penalty's unit, or
+            something returns.
+    """
+    penalty, last = plan.penalty, getattr(plan.schedule, "last", None)
+    if penalty is None:
+        return
+    unit, choice = penalty.every.unit, penalty.choice
+    if (
+        last is None
+        or last.unit != unit
+        or last.value <= choice.value
+        or any(plan.schedule.target(Step(i, unit)) is not None for i in range(last.value))
+    ):
+        raise RegrowError(
+            f"a penalty needs a schedule with one event, counted in {unit}s and after the choice "
+            f"at {choice}: 'manual' with one sparsity."
+        )
+    if plan.regrowth is not None or plan.memory is not None or plan.rewind:
+        raise RegrowError(
+            "a penalty drives weights to zero, so there is nothing to return or go back to; leave "
+            "out regrowth, memory and rewind."
+        )
+
+
 def plan_spec(plan: Plan) -> dict[str, Any]:
     """A plan as plain data, parts by their names in the tables."""
     spec: dict[str, Any] = {
@@ -225,6 +260,8 @@ def plan_spec(plan: Plan) -> dict[str, Any]:
         spec["statistics"] = plan.statistics
     if plan.rewind:
         spec["rewind"] = True
+    if plan.penalty is not None:
+        spec["penalty"] = PENALTIES.spec(plan.penalty)
     grow = plan.regrowth
     spec["regrowth"] = grow and {
         "rule": RULES.spec(grow.rule),

@@ -14,7 +14,7 @@ from regrow.core.maskset import MaskSet
 from regrow.engine.gather import check_state
 from regrow.engine.program import Program
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass
@@ -34,6 +34,8 @@ class Progress:
         best: the best weights since its last cut.
         events: the log of mask events.
         away: values of removed weights, for plans with a memory; zero where a weight lives.
+        pending: what shall be kept of the weights that a penalty's choice was about; None before
+            that choice, and after the removal.
         rehearsing: a trial of a regrowth is under way, whose steps are not the program's.
     """
 
@@ -50,6 +52,7 @@ class Progress:
     best: dict[str, Tensor] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     away: dict[str, Tensor] = field(default_factory=dict)
+    pending: MaskSet | None = None
     rehearsing: bool = False
 
 
@@ -88,6 +91,7 @@ def capture(at: Progress, program: Program) -> dict[str, Any]:
         "events": list(at.events),
         "away": dict(at.away),
         "masks": at.masks.state_dict(),
+        "pending": at.pending and at.pending.state_dict(),
     }
     return {
         "format": FORMAT,
@@ -142,5 +146,8 @@ def restore(
                 f"the checkpoint remembers values of {name}, which the model lacks or has in "
                 "another shape; resume with the model that the checkpoint is of."
             )
+    if plain["pending"] is not None:
+        chosen = {name: weights[name] for name in plain["pending"] if name in weights}
+        plain["pending"] = MaskSet.from_state(plain["pending"], chosen)
     plain["away"] = {n: v.to(weights[n].device) for n, v in plain["away"].items()}
     return Progress(masks, **{**plain, "total": dict(plain["total"]), "events": [*plain["events"]]})

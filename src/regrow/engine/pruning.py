@@ -20,9 +20,12 @@ from regrow.engine.memory import put_away, recall
 from regrow.engine.occasion import Occasion
 from regrow.engine.optimizer_state import clear
 from regrow.engine.perform import project
+from regrow.engine.plan import Plan
 from regrow.engine.prepare import check_lasted
 from regrow.engine.program import Program
 from regrow.engine.progress import Progress, capture
+from regrow.engine.pull import pull
+from regrow.engine.unit_plan import UnitPlan
 from regrow.model.collect import evaluation
 from regrow.model.inventory import weights_of
 
@@ -177,8 +180,12 @@ class Pruning:
         # An event that failed (memory, an interrupt in the user's loss) is still due.
         if self._at.due is not None:
             self._reach(*self._at.due)
+        elif not self.done:
+            self._choose()
 
     def _before_step(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._at.rehearsing:
+            self._pull()
         if not self._speed:
             return
         if any(given is not None for given in (*args[1:], kwargs.get("closure"))):
@@ -200,6 +207,33 @@ class Pruning:
         if not self.done:
             self._advance(Step.iterations(self._at.iteration))
 
+    def _pull(self) -> None:
+        """Add a penalty's gradient, or shrink the weights, until the removal."""
+        plan = self.program.stages[self._at.stage].plan
+        now = self._passed(plan)
+        if plan.penalty is None or now is None or self.done:
+            return
+        strengths, names = plan.penalty.strengths(now), self._on.pulled(plan)
+        pull(self._on.weights, names, self._at.pending, strengths, self._on.optimizer)
+
+    def _choose(self) -> None:
+        """Choose what a penalty shall drive to zero, once it is time."""
+        plan = self.program.stages[self._at.stage].plan
+        now = self._passed(plan)
+        if plan.penalty is None or self._at.pending is not None or now is None:
+            return
+        if now.value >= plan.penalty.choice.value:
+            self._at.pending = self._on.choose(plan, self._at, self.program.seed)
+            check_ranks(self._at.pending.checksum())
+
+    def _passed(self, plan: Plan | UnitPlan) -> Step | None:
+        """How far the stage is towards a penalty's removal; None after it."""
+        if plan.penalty is None:
+            return None
+        count = {"epoch": self._at.epoch, "iteration": self._at.iteration}
+        last: Step = plan.schedule.last  # type: ignore[union-attr]
+        return Step(count[last.unit], last.unit) if count[last.unit] < last.value else None
+
     @property
     def _speed(self) -> float:
         """How fast remembered values are updated now."""
@@ -218,6 +252,7 @@ class Pruning:
             return
         for now in (Step.epochs(0), Step.iterations(0)):
             self._reach(schedule.target(now), plan.exchange_at(now))
+        self._choose()
 
     def _advance(self, now: Step) -> None:
         stage = self.program.stages[self._at.stage]
@@ -226,6 +261,7 @@ class Pruning:
             self._leave()
         elif not isinstance(plan.schedule, SignalSchedule):
             self._reach(plan.schedule.target(now), plan.exchange_at(now))
+            self._choose()
             if now == plan.schedule.last:
                 self._forget()
 

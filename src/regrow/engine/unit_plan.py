@@ -8,12 +8,13 @@ from typing import Any, get_args
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.evidence import Need, Statistics
-from regrow.core.protocols import Schedule, SignalSchedule
+from regrow.core.protocols import Penalty, Schedule, SignalSchedule
 from regrow.core.step import Step
 from regrow.core.table import Table
-from regrow.engine.plan import globs
+from regrow.engine.plan import check_penalty, globs
 from regrow.parts.patterns import PATTERNS
 from regrow.parts.patterns.unit import Unit
+from regrow.parts.penalty import PENALTIES
 from regrow.parts.schedule import SCHEDULES
 from regrow.parts.units import UNIT_CRITERIA, UnitCriterion
 from regrow.parts.units.norm import Norm
@@ -23,6 +24,7 @@ _TABLES: dict[str, Table[Any]] = {
     "schedule": SCHEDULES,
     "criterion": UNIT_CRITERIA,
     "regrowth": UNIT_CRITERIA,
+    "penalty": PENALTIES,
 }
 _LIVE = {Need("gradient"), Need("gradient_square"), Need("activation")}
 
@@ -44,7 +46,7 @@ class UnitPlan:
         exclude: globs of layers whose outputs stay.
         floor: the least number of units that stay in a group, at least 1.
         statistics: by which batch norms normalise while gradients of the live network are read.
-        rewind: see `Plan`.
+        rewind, penalty: see `Plan`; the pull is on all parameters of a unit.
 
     Source: return of channels: arXiv 2511.11675 (2025), the structured variant.
     """
@@ -58,11 +60,13 @@ class UnitPlan:
     floor: int = 1
     statistics: Statistics = "batch"
     rewind: bool = False
+    penalty: Penalty | None = None
 
     memory = None
     competes = False
 
     def __post_init__(self) -> None:
+        check_penalty(self)
         if self.floor < 1:
             raise RegrowError(
                 f"floor={self.floor} would let groups be emptied; it is a count of at least 1."
@@ -107,6 +111,7 @@ def unit_spec(plan: UnitPlan) -> dict[str, Any]:
         "floor": plan.floor,
         "statistics": plan.statistics,
         **({"rewind": True} if plan.rewind else {}),
+        **({} if plan.penalty is None else {"penalty": PENALTIES.spec(plan.penalty)}),
     }
 
 

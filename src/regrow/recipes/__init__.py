@@ -6,6 +6,7 @@ from regrow.recipes.bidirectional import bidirectional
 from regrow.recipes.bidirectional_paper import bidirectional_paper
 from regrow.recipes.bidirectional_units import bidirectional_units
 from regrow.recipes.gradual import gradual
+from regrow.recipes.greg import greg1, greg2
 from regrow.recipes.hybrid import hybrid
 from regrow.recipes.iterative import iterative
 from regrow.recipes.manual import manual
@@ -21,6 +22,8 @@ RECIPES: Table[Program] = Table(
     Row("hybrid", hybrid, "arXiv 2508.13836 (2025)"),
     Row("gradual", gradual, "Zhu and Gupta 2017, eq. 1"),
     Row("manual", manual, "arXiv 2508.13836 (2025)"),
+    Row("greg1", greg1, "Wang et al. 2021, alg. 1"),
+    Row("greg2", greg2, "Wang et al. 2021, alg. 2"),
 )
 
 __all__ = [
@@ -29,6 +32,8 @@ __all__ = [
     "bidirectional_paper",
     "bidirectional_units",
     "gradual",
+    "greg1",
+    "greg2",
     "hybrid",
     "iterative",
     "manual",
