@@ -16,8 +16,10 @@ from regrow.core.table import Row, Table
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS
+from regrow.parts.penalty import PENALTIES
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.schedule import SCHEDULES
+from regrow.parts.units import UNIT_CRITERIA
 from regrow.recipes import RECIPES
 from regrow.recipes.common import CUT, Cut, Scope
 
@@ -29,6 +31,8 @@ _ALL: tuple[Table[Any], ...] = (
     VALUES,
     ALLOCATIONS,
     PATTERNS,
+    UNIT_CRITERIA,
+    PENALTIES,
     CONTROLS,
     TASKS,
 )

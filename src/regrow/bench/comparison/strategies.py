@@ -155,6 +155,8 @@ STRATEGIES: Mapping[str, Strategy] = {
             {"rewind": True},
             restart=True,
         ),
+        Strategy("greg1", "greg1", "chosen at once, pulled to zero, removed half-way"),
+        Strategy("greg2", "greg2", "the same, chosen after a pull on everything"),
     )
 }
 """Those that need no table of their own in a study's file."""
