@@ -31,6 +31,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("schedule", "hybrid"): {"sparsity": 0.9, "first": 0.8, "cuts": 2, "tail": "survivors"},
     ("schedule", "manual"): {"sparsities": [0.5, 0.9], "at": [0, "4ep"]},
     ("schedule", "rebound"): {"sparsity": 0.9, "overshoot": 0.95, "peak": "5ep", "end": 9},
+    ("schedule", "steady"): {"sparsity": 0.9, "end": 9, "ramp": "5ep", "initial": 0.5},
     ("schedule", "patience"): {"sparsities": [0.5, 0.9], "patience": [3, 2], "mode": "min"},
     ("pattern", "n_of_m"): {"n": 1, "m": 8},
     ("pattern", "block"): {"rows": 0, "columns": 2},

@@ -26,6 +26,7 @@ from regrow.parts.schedule.hybrid import Hybrid
 from regrow.parts.schedule.manual import Manual
 from regrow.parts.schedule.one_shot import OneShot
 from regrow.parts.schedule.patience import Patience
+from regrow.parts.schedule.steady import Steady
 from regrow.recipes import RECIPES, bidirectional_paper, iterative, one_shot
 
 EP, IT = Step.epochs, Step.iterations
@@ -37,6 +38,8 @@ SCHEDULES = [
     Cubic(0.9, EP(9), EP(1), EP(2)),
     Hybrid(0.9, 0.5, 3, tail="survivors"),
     Manual((0.5, 0.9), (EP(0), EP(4))),
+    Steady(0.9, EP(9), EP(2), EP(5), 0.3),
+    Steady(0.9, IT(29), IT(7)),
     Patience((0.5, 0.9), (3, 1), 0.01, 30, "loss", "min"),
 ]
 
@@ -198,6 +201,7 @@ def test_a_stage_that_is_none_is_refused(data: dict[str, Any]) -> None:
     [
         (OneShot(0.5), None, "stage 1 of 1 needs a length"),
         (OneShot(0.5), EP(0), "needs a length of at least one"),
+        (Steady(0.5, EP(3)), EP(3), "lasts 3ep, but the last event"),
         (
             Constant(0.5, 4, EP(5)),
             EP(15),

@@ -45,6 +45,8 @@ CASES: dict[str, tuple[Callable[[], Program], int]] = {
         3,
     ),
     "patience": (lambda: recipes.iterative(0.9, 12, 2, patience=2), 9),
+    "granet": (lambda: recipes.granet_st(0.8, 5, every="2it", ramp="6it", end="13it"), 5),
+    "set": (lambda: recipes.sparse_evolution(0.8, 4), 4),
 }
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
@@ -207,7 +209,7 @@ def test_altered_masks_and_unknown_formats_are_refused() -> None:
     masks["4.weight"][3] ^= 1
     Run.start(program, "sgd", saved)
     state["format"] = 1
-    with pytest.raises(regrow.RegrowError, match="has format 1, this regrow reads 3"):
+    with pytest.raises(regrow.RegrowError, match="has format 1, this regrow reads 4"):
         Run.start(program, "sgd", saved)
 
 

@@ -76,6 +76,10 @@ class MaskSet(Mapping[str, Tensor]):
         out._kept = {**self._kept, **fresh._kept}
         return out
 
+    def __or__(self, other: MaskSet) -> MaskSet:
+        """What either of two sets of the same names and shapes keeps."""
+        return MaskSet({name: self[name] | other[name] for name in self})
+
     def only(self, names: Iterable[str]) -> MaskSet:
         """Some of the masks, sharing their bits."""
         out, wanted = copy.copy(self), list(names)

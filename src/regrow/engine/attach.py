@@ -105,7 +105,8 @@ def attach(
         return Pruning(program, on, evaluate, at)
     if masks is not None and groups is not None:
         masks = {**masks, **groups.masks(groups.units(masks), weights)}
-    at = Progress(start(weights, masks, program))
+    first = start(weights, masks, program)
+    at = Progress(first, first)
     wanted = remembered(program.needs)
     if "dense" in wanted:
         at.states["dense"] = clone_state(inner)

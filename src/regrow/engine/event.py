@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -52,7 +53,8 @@ def decide(
         masks: the present keep masks of all entries.
         density: the target, a fraction of N; layers outside the scope count as kept.
         evidence: everything in `plan.needs`; where all compete, the weights are those remembered.
-        exchange: the fraction of the living weights to cut beyond the target before regrowth.
+        exchange: the fraction of the living weights to cut beyond the target before regrowth;
+            within layers, of what each layer has at the target.
 
     Raises:
         RegrowError: the target is infeasible, a score is NaN, or weights should return and the
@@ -63,22 +65,25 @@ def decide(
     if plan.competes:
         return event.compete(alive)
     living = sum(int(mask.sum()) for mask in alive.values())
-    if plan.regrowth is not None and exchange > 0:
+    grow = plan.regrowth if exchange > 0 else None
+    if grow is not None and grow.within == "network":
         base = min(living, event.target)
         # Floors hold in the deeper cut too: there is less to exchange near them.
         sizes = event.sizes
         least = sum(min(plan.floor * sizes[n], int(mask.sum())) for n, mask in alive.items())
         down = max(base - round(exchange * base), min(least, base)) + event.outside
         deeper = replace(event, density=down / entries.total).prune(alive)
-        return event.regrow(plan.regrowth, deeper.keep, before=alive)
+        return event.regrow(grow, deeper.keep, before=alive)
     if event.target <= living:
-        return event.prune(alive)
-    if plan.regrowth is None:
+        reached = event.prune(alive)
+    elif plan.regrowth is not None:
+        reached = event.regrow(plan.regrowth, alive)
+    else:
         raise RegrowError(
             f"the target density {density:g} is above the present one, but the plan has no "
             "regrowth; name a rule."
         )
-    return event.regrow(plan.regrowth, alive)
+    return reached if grow is None else event.exchange(grow, reached.keep, exchange, alive)
 
 
 def feasible(plan: Plan, entries: Inventory, density: float) -> None:
@@ -145,11 +150,29 @@ class _Event:
         lower = {name: min(self.plan.floor, most) for name, most in upper.items()}
         return self.select(pooled, self.counts(self.plan.allocation, pooled, lower, upper))
 
+    def exchange(
+        self,
+        grow: Regrowth,
+        alive: Mapping[str, Tensor],
+        exchange: float,
+        before: Mapping[str, Tensor],
+    ) -> Decision:
+        """In every layer the worst units go, a share rounded up, and as many return."""
+        pattern, scores = self.plan.pattern, self.scores(self.plan.criterion)
+        living = {
+            n: torch.zeros_like(s).masked_fill(~alive[n], -torch.inf) for n, s in scores.items()
+        }
+        units = _selectable({n: pattern.pool(s) for n, s in living.items()})
+        pooled = {n: pattern.pool(s.masked_fill(~alive[n], -torch.inf)) for n, s in scores.items()}
+        deeper = self.select(pooled, {n: k - ceil(exchange * k) for n, k in units.items()})
+        return self.regrow(grow, deeper, before, units)
+
     def regrow(
         self,
         grow: Regrowth,
         alive: Mapping[str, Tensor],
         before: Mapping[str, Tensor] | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> Decision:
         # In an exchange a weight may be cut and return at once: it has never been away.
         before = before or alive
@@ -157,11 +180,12 @@ class _Event:
         scores = self.scores(grow.rule)
         # Living weights come first whatever the rule says, so the old mask is inside the new one.
         pooled = {n: pattern.pool(s.masked_fill(alive[n], torch.inf)) for n, s in scores.items()}
-        lower = {name: int((p == torch.inf).sum()) for name, p in pooled.items()}
-        upper = _selectable(pooled)
-        allowed = self.candidates(grow, lower, upper)
-        upper = {n: most if n in allowed else lower[n] for n, most in upper.items()}
-        counts = self.counts(grow.allocation, pooled, lower, upper)
+        if counts is None:
+            lower = {name: int((p == torch.inf).sum()) for name, p in pooled.items()}
+            upper = _selectable(pooled)
+            allowed = self.candidates(grow, lower, upper)
+            upper = {n: most if n in allowed else lower[n] for n, most in upper.items()}
+            counts = self.counts(grow.allocation, pooled, lower, upper)
         keep = self.select(pooled, counts)
         delta: dict[str, Tensor] = {}
         for entry in self.chosen:

@@ -87,6 +87,8 @@ class Occasion:
             entry = self._reach_units(plan, at, density, seed)
         else:
             entry = self._reach_weights(plan, at, density, seed, exchange)
+        if entry["regrown"]:
+            at.explored = at.explored | at.masks
         if entry["pruned"] or entry["regrown"]:
             at.events.append({"epoch": at.total["epoch"], "step": at.total["iteration"], **entry})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.evidence import Need, Statistics
@@ -67,9 +67,13 @@ class Regrowth:
         ssim_below: only layers whose similarity to the dense activations is below this may;
             where they have too little room, the next most damaged layers join. None: all.
         exchange: the fraction of the living weights that every event cuts beyond its target and
-            lets grow back elsewhere, at first; it falls to zero along a cosine until the
-            schedule's last event (Liu et al. 2021, "GraNet"; Evci et al. 2020). Events then
-            happen at an unchanged target too.
+            lets grow back elsewhere, at first; it falls along a cosine until the schedule's last
+            event (Liu et al. 2021, "GraNet"; Evci et al. 2020). Events then happen at an
+            unchanged target too.
+        exchange_end: the fraction at the last event; equal to `exchange` it stays the same.
+        within: "network" lets all layers compete in an exchange, for what goes and what returns.
+            "layer" gives every layer back as many units as it has lost, so that only the plan's
+            own cuts, which come first in an event, move weights between layers.
     """
 
     rule: Criterion
@@ -78,12 +82,26 @@ class Regrowth:
     layers: tuple[str, ...] = ("*",)
     ssim_below: float | None = None
     exchange: float = 0.0
+    exchange_end: float = 0.0
+    within: Literal["network", "layer"] = "network"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", globs(self.layers))
         if not 0 <= self.exchange < 1:
             raise RegrowError(
                 f"exchange={self.exchange} is a fraction of the living weights, in [0, 1)."
+            )
+        if not 0 <= self.exchange_end <= self.exchange:
+            raise RegrowError(
+                f"exchange_end={self.exchange_end} is where the exchange falls to, between 0 and "
+                f"exchange={self.exchange}."
+            )
+        if self.within not in ("network", "layer"):
+            raise RegrowError(f"within={self.within!r} is neither 'network' nor 'layer'.")
+        if self.within == "layer" and any(need.of == "reference" for need in self.rule.needs):
+            raise RegrowError(
+                "a rule by a reference network may find too few weights to return in a layer; "
+                "take another rule for an exchange within layers."
             )
         if self.exchange and (self.layers != ("*",) or self.ssim_below is not None):
             raise RegrowError(
@@ -171,7 +189,7 @@ class Plan:
         if single and self.regrowth is not None and self.regrowth.exchange:
             raise RegrowError(
                 "an exchange needs events over time; give a schedule that has several, such as "
-                "'rebound', or leave exchange at 0."
+                "'rebound' or 'steady', or leave exchange at 0."
             )
         if self.memory is None and Need("weight", "remembered") in self.needs:
             raise RegrowError(
@@ -210,14 +228,17 @@ class Plan:
         return self.memory is not None and self.regrowth is None
 
     def exchange_at(self, step: Step) -> float:
-        """The fraction of living weights to exchange at a step: a cosine, zero at the last event.
+        """The fraction of living weights to exchange at a step: a cosine until the last event.
 
+        With e the exchange, f its end and T the last event: f + (e - f) (1 + cos(pi t / T)) / 2.
         Steps of another unit than the schedule's exchange nothing.
         """
         last = getattr(self.schedule, "last", None)
         if self.regrowth is None or last is None or not last.value or step.unit != last.unit:
             return 0.0
-        return self.regrowth.exchange * 0.5 * (1 + math.cos(math.pi * step.value / last.value))
+        most, least = self.regrowth.exchange, self.regrowth.exchange_end
+        wave = 1 + math.cos(math.pi * step.value / last.value)
+        return least + (most - least) * 0.5 * wave
 
 
 def check_penalty(plan: Any) -> None:
@@ -270,6 +291,11 @@ def plan_spec(plan: Plan) -> dict[str, Any]:
         "layers": list(grow.layers),
         "ssim_below": grow.ssim_below,
         "exchange": grow.exchange,
+        **{
+            name: value
+            for name, value in (("exchange_end", grow.exchange_end), ("within", grow.within))
+            if value not in (0.0, "network")
+        },
     }
     return spec
 

@@ -22,6 +22,8 @@ class Stage:
     Attributes:
         plan: what is done.
         length: how long the stage lasts; None for a signal-driven schedule, which ends itself.
+            Nothing, as in Step(0), is for one event before the next stage begins, such as a random
+            cut that starts a program sparse.
         keep_reference: at the end of the stage keep the weights as the reference network.
     """
 
@@ -61,7 +63,7 @@ class Program:
         reached, forgot = 0.0, False
         for number, stage in enumerate(self.stages, 1):
             plan, where = stage.plan, f"stage {number} of {len(self.stages)}"
-            _check_length(stage, where)
+            _check_length(stage, where, final=number == len(self.stages))
             if plan.memory is not None and forgot:
                 raise RegrowError(
                     f"{where} remembers removed weights, but an earlier stage has cut without a "
@@ -151,15 +153,20 @@ def _plan_of(spec: Any) -> Plan | UnitPlan:
     return unit_plan_of(spec) if spec["pattern"]["name"] == "unit" else plan_of(spec)
 
 
-def _check_length(stage: Stage, where: str) -> None:
+def _check_length(stage: Stage, where: str, *, final: bool) -> None:
     schedule, length = stage.plan.schedule, stage.length
     last = getattr(schedule, "last", None)
     if last is None:
         if length is not None:
             raise RegrowError(f"{where} ends by its signal; give it no length.")
         return
-    if length is None or length.value < 1:
+    if length is None or (final and not length.value):
         raise RegrowError(f"{where} needs a length of at least one epoch or iteration.")
+    if not length.value and last.value:
+        raise RegrowError(
+            f"{where} lasts nothing, but the last event of its schedule falls on {last}; make the "
+            "stage longer, or take one_shot."
+        )
     if last.unit == length.unit and last.value >= length.value and last.value > 0:
         raise RegrowError(
             f"{where} lasts {length}, but the last event of its schedule falls on {last}; make "

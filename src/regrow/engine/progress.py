@@ -14,7 +14,7 @@ from regrow.core.maskset import MaskSet
 from regrow.engine.gather import check_state
 from regrow.engine.program import Program
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass
@@ -23,6 +23,7 @@ class Progress:
 
     Attributes:
         masks: the present keep masks.
+        explored: the union of all masks since training began.
         states: state dicts of the remembered networks, by "dense" and "reference".
         stage: index of the present stage.
         epoch, iteration: passed in this stage.
@@ -40,6 +41,7 @@ class Progress:
     """
 
     masks: MaskSet
+    explored: MaskSet
     states: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     stage: int = 0
     epoch: int = 0
@@ -92,6 +94,7 @@ def capture(at: Progress, program: Program) -> dict[str, Any]:
         "away": dict(at.away),
         "masks": at.masks.state_dict(),
         "pending": at.pending and at.pending.state_dict(),
+        "explored": at.explored.state_dict(),
     }
     return {
         "format": FORMAT,
@@ -130,6 +133,7 @@ def restore(
             f"{sorted(plain.keys() ^ names) or 'nothing, but its stage is unknown'}."
         )
     masks = MaskSet.from_state(plain.pop("masks"), weights)
+    explored = MaskSet.from_state(plain.pop("explored"), weights)
     if masks.checksum() != saved.get("checksum"):
         raise RegrowError("the checkpoint's masks do not match their checksum; it was altered.")
     for name, weight in weights.items():
@@ -150,4 +154,5 @@ def restore(
         chosen = {name: weights[name] for name in plain["pending"] if name in weights}
         plain["pending"] = MaskSet.from_state(plain["pending"], chosen)
     plain["away"] = {n: v.to(weights[n].device) for n, v in plain["away"].items()}
-    return Progress(masks, **{**plain, "total": dict(plain["total"]), "events": [*plain["events"]]})
+    plain |= {"total": dict(plain["total"]), "events": [*plain["events"]]}
+    return Progress(masks, explored, **plain)

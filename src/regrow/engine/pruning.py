@@ -101,6 +101,18 @@ class Pruning:
         kept = self._at.masks.kept
         return 1 - sum(kept[e.name] for e in self._on.entries) / self._on.entries.total
 
+    @property
+    def explored(self) -> float:
+        """Fraction of all convolution and linear weights that have lived since training began.
+
+        Which masks a program starts from counts; what they removed before the first step does not.
+
+        Source: Liu et al. 2021, "Do we actually need dense over-parameterization?", section 3.1
+        (in-time over-parameterisation).
+        """
+        lived = self._at.explored.kept
+        return sum(lived[e.name] for e in self._on.entries) / self._on.entries.total
+
     def epoch_end(self, **signals: float) -> None:
         """Tell the handle that an epoch of training has ended.
 
@@ -242,10 +254,11 @@ class Pruning:
     def begin(self) -> None:
         """Do the events of the start."""
         self._enter(0)
+        self._at.explored = self._at.masks
 
     def _enter(self, stage: int) -> None:
         self._at.stage, self._at.epoch, self._at.iteration = stage, 0, 0
-        plan = self.program.stages[stage].plan
+        plan, length = self.program.stages[stage].plan, self.program.stages[stage].length
         schedule = plan.schedule
         if isinstance(schedule, SignalSchedule):
             self._follow(schedule.start())
@@ -253,6 +266,8 @@ class Pruning:
         for now in (Step.epochs(0), Step.iterations(0)):
             self._reach(schedule.target(now), plan.exchange_at(now))
         self._choose()
+        if length is not None and not length.value:
+            self._leave()
 
     def _advance(self, now: Step) -> None:
         stage = self.program.stages[self._at.stage]

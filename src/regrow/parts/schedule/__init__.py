@@ -10,6 +10,7 @@ from regrow.parts.schedule.manual import Manual
 from regrow.parts.schedule.one_shot import OneShot
 from regrow.parts.schedule.patience import Patience
 from regrow.parts.schedule.rebound import Rebound
+from regrow.parts.schedule.steady import Steady
 
 SCHEDULES: Table[Schedule | SignalSchedule] = Table(
     "schedule",
@@ -20,5 +21,6 @@ SCHEDULES: Table[Schedule | SignalSchedule] = Table(
     Row("hybrid", Hybrid, "arXiv 2508.13836 (2025)"),
     Row("manual", Manual, "arXiv 2508.13836 (2025)"),
     Row("rebound", Rebound, "arXiv 2511.11675 (2025)"),
+    Row("steady", Steady, "Liu et al. 2021 (GraNet); Evci et al. 2020"),
     Row("patience", Patience, "arXiv 2508.13836 (2025)"),
 )
