@@ -186,7 +186,8 @@ def test_shared_keywords_reach_every_stage(row: Any) -> None:
     assert program.seed == 5
     for stage in program.stages:
         plan = stage.plan
-        assert type(plan.criterion).__name__ == "Magnitude"
+        if stage.length != Step(0):  # a sparse start is random
+            assert type(plan.criterion).__name__ == "Magnitude"
         assert type(plan.allocation).__name__ == "ErdosRenyiKernel"
         assert plan.pattern == NofM(1, 4)
         assert (plan.include, plan.exclude, plan.floor) == (("conv*",), ("conv9",), 3)

@@ -6,11 +6,15 @@ from regrow.recipes.bidirectional import bidirectional
 from regrow.recipes.bidirectional_paper import bidirectional_paper
 from regrow.recipes.bidirectional_units import bidirectional_units
 from regrow.recipes.gradual import gradual
+from regrow.recipes.granet import granet
+from regrow.recipes.granet_st import granet_st
 from regrow.recipes.greg import greg1, greg2
 from regrow.recipes.hybrid import hybrid
 from regrow.recipes.iterative import iterative
 from regrow.recipes.manual import manual
 from regrow.recipes.one_shot import one_shot
+from regrow.recipes.rigl import rigl
+from regrow.recipes.sparse_evolution import sparse_evolution
 
 RECIPES: Table[Program] = Table(
     "recipe",
@@ -24,6 +28,10 @@ RECIPES: Table[Program] = Table(
     Row("manual", manual, "arXiv 2508.13836 (2025)"),
     Row("greg1", greg1, "Wang et al. 2021, alg. 1"),
     Row("greg2", greg2, "Wang et al. 2021, alg. 2"),
+    Row("granet", granet, "Liu et al. 2021, algorithm 1"),
+    Row("granet_st", granet_st, "Liu et al. 2021, algorithm 1"),
+    Row("rigl", rigl, "Evci et al. 2020, algorithm 1"),
+    Row("set", sparse_evolution, "Mocanu et al. 2018, algorithm 1"),
 )
 
 __all__ = [
@@ -32,10 +40,14 @@ __all__ = [
     "bidirectional_paper",
     "bidirectional_units",
     "gradual",
+    "granet",
+    "granet_st",
     "greg1",
     "greg2",
     "hybrid",
     "iterative",
     "manual",
     "one_shot",
+    "rigl",
+    "sparse_evolution",
 ]

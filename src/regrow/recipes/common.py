@@ -16,6 +16,7 @@ from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS
 from regrow.parts.patterns.unit import Unit
+from regrow.parts.schedule.one_shot import OneShot
 from regrow.parts.schedule.patience import Patience
 from regrow.parts.units import UNIT_CRITERIA, UnitCriterion
 
@@ -84,6 +85,11 @@ def plan(
         memory=memory,
         statistics=how["statistics"],
     )
+
+
+def sparse_start(sparsity: float, cut: Cut) -> Stage:
+    """A random cut before the first step, with as many weights in each layer as is allocated."""
+    return Stage(plan(OneShot(sparsity), {**cut, "criterion": "random"}), Step.epochs(0))
 
 
 def unit_plan(schedule: Any, cut: Cut, regrowth: UnitCriterion | None = None) -> UnitPlan:

@@ -1,0 +1,68 @@
+"""GraNet-ST: GraNet from a network that is sparse before the first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import Unpack
+
+from regrow.core.step import Step
+from regrow.engine.plan import Regrowth
+from regrow.engine.program import Program, Stage
+from regrow.parts.regrowth import RULES, VALUES
+from regrow.parts.schedule.steady import Steady
+from regrow.recipes.common import Cut, Scope, plan, sparse_start
+
+
+def granet_st(
+    sparsity: float = 0.97,
+    epochs: int = 60,
+    *,
+    initial: float = 0.5,
+    layers: Any = "erk",
+    ramp: int | str | None = None,
+    end: int | str | None = None,
+    every: int | str = 1,
+    exchange: float = 0.5,
+    exchange_end: float = 0.005,
+    regrow: Any = "gradient",
+    value: Any = "zero",
+    criterion: Any = "magnitude",
+    seed: int = 0,
+    **scope: Unpack[Scope],
+) -> Program:
+    """Remove `initial` of the weights at random before the first step, then train as `granet`.
+
+    Args:
+        sparsity: the fraction removed at the end.
+        epochs: training in all.
+        initial: the fraction removed at the start.
+        layers: how many weights each layer has then; the scope's allocation is of the ramp's cuts.
+        ramp, end, every, exchange, exchange_end, regrow, value, criterion: as of `granet`.
+        seed: of random parts.
+        scope: see `Scope`.
+
+    Source:
+        Liu et al. 2021, "Sparse training via boosting pruning plasticity with neuroregeneration",
+        algorithm 1, sparse to sparse.
+
+    Departures:
+        Those of `granet`; each layer's count at the start is exact, where the code draws every
+        weight by itself.
+
+    Raises:
+        RegrowError: as `granet` does, and where `initial` is beyond the sparsity.
+    """
+    top = Step.of(max(1, epochs // 2) if ramp is None else ramp)
+    last = Step.of(max(1, epochs - 1) if end is None else end)
+    way = Steady(sparsity, last, Step.of(every), top, initial)
+    grow = Regrowth(
+        RULES.build(regrow),
+        VALUES.build(value),
+        exchange=exchange,
+        exchange_end=exchange_end,
+        within="layer",
+    )
+    cut: Cut = {"criterion": criterion, **scope}
+    made = Stage(plan(way, cut, grow), Step.epochs(epochs))
+    return Program((sparse_start(initial, {**cut, "allocation": layers}), made), seed, "initial")
