@@ -114,3 +114,13 @@ def test_a_state_of_another_model_is_refused() -> None:
         MaskSet.from_state(state, {"a": torch.zeros(5, 7)})
     with pytest.raises(RegrowError, match="another model"):
         MaskSet.from_state({"a": state["a"].float()}, {"a": torch.zeros(3, 7)})
+
+
+@settings(max_examples=30, deadline=None)
+@given(SHAPES, SHAPES, st.integers(0, 99))
+def test_a_union_is_what_either_keeps(a: tuple[int, ...], b: tuple[int, ...], seed: int) -> None:
+    one, other = ({"a": draw(a, s), "b": draw(b, s + 1)} for s in (seed, seed + 7))
+    union = MaskSet(one) | MaskSet(other)
+    assert all(torch.equal(union[name], one[name] | other[name]) for name in one)
+    assert union.kept == {name: int((one[name] | other[name]).sum()) for name in one}
+    assert union.checksum() == MaskSet({n: one[n] | other[n] for n in one}).checksum()

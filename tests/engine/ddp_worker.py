@@ -28,7 +28,8 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    (folder / f"{rank}.json").write_text(json.dumps(_trained(rank) | {"tampered": _tampered(rank)}))
+    told = _trained(rank) | {"exchanged": _exchanged(rank), "tampered": _tampered(rank)}
+    (folder / f"{rank}.json").write_text(json.dumps(told))
     # Every DDP module is gone by now: one that outlives its group can abort the interpreter's exit.
     gc.collect()
     dist.barrier()
@@ -62,6 +63,25 @@ def _trained(rank: int) -> dict[str, object]:
         "weights": digest(model),
         "kept": pruning.events[-1]["kept"],
     }
+
+
+def _exchanged(rank: int) -> list[object]:
+    """Masks after a sparse start and events within an epoch, and what they have explored."""
+    model = DistributedDataParallel(network(seed=rank))
+    data = batches(4, seed=10 + rank)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    program = recipes.granet_st(0.8, 2, every="2it", ramp="4it", end="7it", seed=3)
+    pruning = regrow.attach(model, optimizer, program, loss_fn=loss_fn, data=data, batches=1)
+    found: list[object] = [pruning.masks.checksum()]
+    for _ in range(2):
+        for batch in data:
+            loss_fn(model, batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            found.append(pruning.masks.checksum())
+        pruning.epoch_end()
+    pruning.finalize()
+    return [*found, pruning.explored, pruning.events[-1]["kept"], digest(model)]
 
 
 def _tampered(rank: int) -> str:

@@ -26,5 +26,10 @@ def test_two_ranks(tmp_path: Path) -> None:
     assert len(set(first["checksums"])) == 4  # the cut, and three more events
     assert first["weights"] == second["weights"]
     assert first["kept"] == round(0.4 * 572)
+    assert first["exchanged"] == second["exchanged"]
+    *checksums, explored, kept, _ = first["exchanged"]
+    assert len(set(checksums)) >= 4  # the start, two cuts and an exchange at least
+    assert kept == round(0.2 * 572)
+    assert 0.5 <= explored < 1
     for rank in (first, second):
         assert "the ranks hold different masks" in rank["tampered"]

@@ -20,6 +20,7 @@ from regrow.parts.schedule.hybrid import Hybrid
 from regrow.parts.schedule.manual import Manual
 from regrow.parts.schedule.one_shot import OneShot
 from regrow.parts.schedule.rebound import Rebound
+from regrow.parts.schedule.steady import Steady
 
 EP, IT = Step.epochs, Step.iterations
 CUTS: list[tuple[Any, dict[str, Any]]] = [
@@ -248,3 +249,32 @@ def test_rebound_without_overshoot_holds() -> None:
 def test_rebound_refuses(given_: Any, message: str) -> None:
     with pytest.raises(RegrowError, match=message):
         Rebound(*given_)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(1, 40),
+    st.integers(0, 40),
+    st.integers(1, 12),
+    st.floats(0.0, 0.9),
+    st.sampled_from(["epoch", "iteration"]),
+)
+def test_steady_is_a_ramp_and_goes_on_at_its_target(
+    ramp: int, more: int, every: int, initial: float, unit: Any
+) -> None:
+    end = ramp + more
+    steady = Steady(0.95, Step(end, unit), Step(every, unit), Step(ramp, unit), initial)
+    found = events(steady, end + 5, unit)
+    wanted = {step for step in range(1, end + 1) if step % every == 0} | {ramp, end}
+    assert found.keys() == wanted
+    assert steady.last.value == max(found)
+    for step, sparsity in found.items():
+        left = max(0.0, 1 - step / ramp) ** 3
+        assert sparsity == pytest.approx(0.95 + (initial - 0.95) * left)
+    assert found[ramp] == found[end] == 1 - (1 - 0.95)
+    other = "epoch" if unit == "iteration" else "iteration"
+    assert steady.target(Step(ramp, other)) is None
+
+
+def test_steady_without_a_ramp_has_one_target_and_no_event_at_the_start() -> None:
+    assert events(Steady(0.9, EP(7), EP(3)), 9) == dict.fromkeys((3, 6, 7), 1 - (1 - 0.9))
