@@ -338,6 +338,7 @@ def test_the_ramp_of_granet_st_starts_where_the_start_has_left_it() -> None:
     assert kept[0] == TOTAL // 2
     assert kept[1] == round((0.1 + 0.4 * (5 / 6) ** 3) * TOTAL)
     assert len(kept) > 7
+    assert granet_st(0.3, 12).stages[0].plan.schedule.sparsity == 0.3
     assert set(kept[6:]) == {round(0.1 * TOTAL)}
 
 
@@ -363,7 +364,7 @@ def test_a_rising_target_may_be_exchanged_too() -> None:
         (lambda: granet(end=60), "lasts 60ep, but the last event"),
         (lambda: granet(pattern="unit"), "lets weights return one by one"),
         (lambda: rigl(pattern="unit"), "lets weights return one by one"),
-        (lambda: granet_st(0.4), "the ramp starts at 0.5, beyond 0.4"),
+        (lambda: granet_st(0.4, initial=0.5), "the ramp starts at 0.5, beyond 0.4"),
         (lambda: rigl(every=0), "every >= 1"),
         (lambda: rigl(epochs=1), "lasts 1ep, but the last event"),
         (lambda: sparse_evolution(97), "For 97 % write 0.97"),

@@ -18,7 +18,7 @@ def granet_st(
     sparsity: float = 0.97,
     epochs: int = 60,
     *,
-    initial: float = 0.5,
+    initial: float | None = None,
     layers: Any = "erk",
     ramp: int | str | None = None,
     end: int | str | None = None,
@@ -36,7 +36,8 @@ def granet_st(
     Args:
         sparsity: the fraction removed at the end.
         epochs: training in all.
-        initial: the fraction removed at the start.
+        initial: the fraction removed at the start; by default a half, or the sparsity if that is
+            lower.
         layers: how many weights each layer has then; the scope's allocation is of the ramp's cuts.
         ramp, end, every, exchange, exchange_end, regrow, value, criterion: as of `granet`.
         seed: of random parts.
@@ -53,9 +54,10 @@ def granet_st(
     Raises:
         RegrowError: as `granet` does, and where `initial` is beyond the sparsity.
     """
+    begun = min(0.5, sparsity) if initial is None else initial
     top = Step.of(max(1, epochs // 2) if ramp is None else ramp)
     last = Step.of(max(1, epochs - 1) if end is None else end)
-    way = Steady(sparsity, last, Step.of(every), top, initial)
+    way = Steady(sparsity, last, Step.of(every), top, begun)
     grow = Regrowth(
         RULES.build(regrow),
         VALUES.build(value),
@@ -65,4 +67,4 @@ def granet_st(
     )
     cut: Cut = {"criterion": criterion, **scope}
     made = Stage(plan(way, cut, grow), Step.epochs(epochs))
-    return Program((sparse_start(initial, {**cut, "allocation": layers}), made), seed, "initial")
+    return Program((sparse_start(begun, {**cut, "allocation": layers}), made), seed, "initial")

@@ -117,6 +117,30 @@ STRATEGIES: Mapping[str, Strategy] = {
             beyond=0.5,
         ),
         Strategy(
+            "granet",
+            "granet",
+            "a ramp, and as many exchanged in each layer; from initial weights",
+            {"criterion": "magnitude"},
+        ),
+        Strategy(
+            "granet_st",
+            "granet_st",
+            "the same, half removed at random before the first step",
+            {"criterion": "magnitude"},
+        ),
+        Strategy(
+            "rigl",
+            "rigl",
+            "sparse from initial weights on, growing by gradient",
+            {"criterion": "magnitude"},
+        ),
+        Strategy(
+            "set",
+            "set",
+            "sparse from initial weights on, growing at random",
+            {"criterion": "magnitude"},
+        ),
+        Strategy(
             "bidirectional_units",
             "bidirectional_units",
             "channels: cut to half of what shall stay, then return",
