@@ -107,8 +107,8 @@ class Pruning:
 
         Which masks a program starts from counts; what they removed before the first step does not.
 
-        Source: Liu et al. 2021, "Do we actually need dense over-parameterization?", section 3.1
-        (in-time over-parameterisation).
+        Source: Liu et al. 2021, "Do we actually need dense over-parameterization? In-time
+        over-parameterization in sparse training".
         """
         lived = self._at.explored.kept
         return sum(lived[e.name] for e in self._on.entries) / self._on.entries.total

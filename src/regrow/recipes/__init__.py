@@ -28,8 +28,8 @@ RECIPES: Table[Program] = Table(
     Row("manual", manual, "arXiv 2508.13836 (2025)"),
     Row("greg1", greg1, "Wang et al. 2021, alg. 1"),
     Row("greg2", greg2, "Wang et al. 2021, alg. 2"),
-    Row("granet", granet, "Liu et al. 2021, algorithm 1"),
-    Row("granet_st", granet_st, "Liu et al. 2021, algorithm 1"),
+    Row("granet", granet, "Liu et al. 2021 (GraNet)"),
+    Row("granet_st", granet_st, "Liu et al. 2021 (GraNet)"),
     Row("rigl", rigl, "Evci et al. 2020, algorithm 1"),
     Row("set", sparse_evolution, "Mocanu et al. 2018, algorithm 1"),
 )

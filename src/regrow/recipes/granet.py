@@ -52,8 +52,8 @@ def granet(
         scope: see `Scope`.
 
     Source:
-        Liu et al. 2021, "Sparse training via boosting pruning plasticity with neuroregeneration",
-        algorithm 1; settings of its CIFAR experiments.
+        Liu et al. 2021, "Sparse training via boosting pruning plasticity with neuroregeneration"
+        (GraNet); settings of its CIFAR experiments.
 
     Departures:
         The ramp's last event meets the target exactly. Gradients are the mean over the batches

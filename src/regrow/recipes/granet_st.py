@@ -44,8 +44,8 @@ def granet_st(
         scope: see `Scope`.
 
     Source:
-        Liu et al. 2021, "Sparse training via boosting pruning plasticity with neuroregeneration",
-        algorithm 1, sparse to sparse.
+        Liu et al. 2021, "Sparse training via boosting pruning plasticity with neuroregeneration"
+        (GraNet), sparse to sparse.
 
     Departures:
         Those of `granet`; each layer's count at the start is exact, where the code draws every
