@@ -23,8 +23,8 @@ def gradual(
     """Raise the sparsity along a cubic ramp, then train on at the target.
 
     With criterion="magnitude" this is gradual magnitude pruning (GMP) over all layers together;
-    with allocation="uniform" too, each layer alike, as published. `granet` with exchange=0 is the
-    former, from initial weights.
+    with allocation="uniform" too, each layer alike, as published. `granet` with both its exchanges
+    0 is the former, from initial weights.
 
     Args:
         sparsity: the fraction removed at the end.
