@@ -6,10 +6,9 @@
 All arms of a seed begin with the same initial weights, see the same data in the same order (the
 dense network in another) for the same number of epochs, and follow one learning-rate cycle: a
 random ERK mask that never moves, SET, RigL, GraNet-ST, GraNet, gradual magnitude pruning, and a
-dense network. Of each arm the best epoch
-on validation data counts, among those after its last event: one for SET and GraNet, more for those
-that end earlier, which is in favour of the mask that never moves. Results are gathered in
-experiments/records/sparse_training.json, which is written after every arm.
+dense network. Of each arm the best epoch on validation data counts, among those after its last
+event. Results are gathered in experiments/records/sparse_training.json, which is written after
+every arm.
 """
 
 from __future__ import annotations

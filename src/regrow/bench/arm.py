@@ -78,10 +78,11 @@ def shapes(splits: Splits, model: nn.Module) -> dict[str, Any]:
 
 
 def cycles_of(program: Program) -> tuple[int, ...]:
-    """Epochs of each learning-rate cycle: one per stage, at most."""
+    """Epochs of each learning-rate cycle: one per stage that lasts, at most."""
     return tuple(
         stage.length.value if stage.length else _most(stage.plan.schedule)
         for stage in program.stages
+        if stage.length is None or stage.length.value
     )
 
 

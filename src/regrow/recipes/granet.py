@@ -40,8 +40,8 @@ def granet(
     Args:
         sparsity: the fraction removed at the end.
         epochs: training in all.
-        ramp, end: when the target is reached, and the last event; by default after a half of the
-            epochs, and one epoch before their end.
+        ramp, end: when the target is reached, and the last event; by default after a half and
+            three quarters of the epochs.
         every: the interval of events. All three in epochs (5 or "5ep") or all in iterations
             ("1000it").
         exchange, exchange_end: p_0 and p_T, fractions of each layer's living weights; with 0 for
@@ -57,15 +57,15 @@ def granet(
 
     Departures:
         The ramp's last event meets the target exactly. Gradients are the mean over the batches
-        given to `attach`, of which the paper takes one. The cosine ends with the last event. See
-        docs/methods/granet.md.
+        given to `attach`, of which the paper takes one. The exchange ends early enough for masks
+        to settle, where the paper's goes on to the end. See docs/methods/granet.md.
 
     Raises:
         RegrowError: ramp, end and interval out of order or of different units, an exchange
             outside [0, 1), or one that rises.
     """
     top = Step.of(max(1, epochs // 2) if ramp is None else ramp)
-    last = Step.of(max(1, epochs - 1) if end is None else end)
+    last = Step.of(max(1, epochs * 3 // 4) if end is None else end)
     way = Steady(sparsity, last, Step.of(every), top)
     grow = Regrowth(
         RULES.build(regrow),

@@ -56,7 +56,7 @@ def granet_st(
     """
     begun = min(0.5, sparsity) if initial is None else initial
     top = Step.of(max(1, epochs // 2) if ramp is None else ramp)
-    last = Step.of(max(1, epochs - 1) if end is None else end)
+    last = Step.of(max(1, epochs * 3 // 4) if end is None else end)
     way = Steady(sparsity, last, Step.of(every), top, begun)
     grow = Regrowth(
         RULES.build(regrow),

@@ -34,7 +34,7 @@ def sparse_evolution(
     Args:
         sparsity: the fraction removed from the start on.
         epochs: training in all.
-        end: the last event; by default one epoch before the end.
+        end: the last event; by default after three quarters of the epochs.
         every: the interval of events, in the unit of `end` (5 or "5ep", "100it").
         exchange: p, a fraction of each layer's living weights.
         value: with which value a weight grows.
@@ -56,7 +56,7 @@ def sparse_evolution(
         RegrowError: end and interval out of order or of different units, or an exchange outside
             [0, 1).
     """
-    last = Step.of(max(1, epochs - 1) if end is None else end)
+    last = Step.of(max(1, epochs * 3 // 4) if end is None else end)
     way = Steady(sparsity, last, Step.of(every))
     grow = Regrowth(
         RULES.build("random"),
