@@ -8,6 +8,7 @@ from regrow.recipes.bidirectional_units import bidirectional_units
 from regrow.recipes.gradual import gradual
 from regrow.recipes.hybrid import hybrid
 from regrow.recipes.iterative import iterative
+from regrow.recipes.lookahead import lookahead
 from regrow.recipes.manual import manual
 from regrow.recipes.one_shot import one_shot
 
@@ -20,6 +21,7 @@ RECIPES: Table[Program] = Table(
     Row("iterative", iterative, "arXiv 2508.13836 (2025)"),
     Row("hybrid", hybrid, "arXiv 2508.13836 (2025)"),
     Row("gradual", gradual, "Zhu and Gupta 2017, eq. 1"),
+    Row("lookahead", lookahead, "Park et al. 2020"),
     Row("manual", manual, "arXiv 2508.13836 (2025)"),
 )
 
@@ -31,6 +33,7 @@ __all__ = [
     "gradual",
     "hybrid",
     "iterative",
+    "lookahead",
     "manual",
     "one_shot",
 ]
