@@ -83,8 +83,8 @@ class Lookahead:
         around = evidence.neighbours
         if around is None:
             raise RegrowError(
-                "evidence 'neighbours' was not collected: lookahead goes by neighbouring layers, which "
-                "are read from a run on an example of the network's input; pass example=."
+                "evidence 'neighbours' was not collected: lookahead reads from a run on an "
+                "example which layers are neighbours; pass example=, one batch of inputs."
             )
         squares = distortion(around, evidence[Need("weight")], self.norms, self.residual)
         scores = {name: square.sqrt() for name, square in squares.items()}
