@@ -220,6 +220,34 @@ def test_layers_without_neighbours_can_be_excluded() -> None:
     assert found == {"0.weight", "4.weight"}
 
 
+class Computed(nn.Module):
+    """A first layer whose weight is computed: nothing is known before the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw, self.second = nn.Parameter(torch.randn(6, 4)), nn.Linear(6, 3)
+        self.register_buffer("mean", torch.randn(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.raw / self.raw.norm()
+        out: Tensor = self.second(nn.functional.linear((x - self.mean) / self.mean, weight).relu())
+        return out
+
+
+def test_a_layer_that_is_computed_is_no_missing_neighbour() -> None:
+    with pytest.raises(RegrowError, match=r"before second\.weight, addmm|mm multiplies"):
+        regrow.prune(Computed(), 0.5, criterion="lookahead", example=torch.randn(2, 4))
+
+
+def test_what_is_done_to_the_input_does_not_matter() -> None:
+    model = Around(nn.ReLU())
+    found = squares(model, torch.randn(2, 4))
+    whole = nn.Sequential(nn.Softmax(1), model)
+    again = squares(whole, torch.randn(2, 4))
+    for name, square in found.items():
+        close(again[f"1.{name}"], square)
+
+
 def test_what_is_not_used_is_refused() -> None:
     model = Around(nn.ReLU())
     model.spare = nn.Linear(3, 3)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from regrow.core.errors import RegrowError
@@ -18,6 +18,7 @@ from regrow.core.neighbours import Norm, Place
 from regrow.model.coupling.indices import Dim
 from regrow.model.coupling.rules.linear import convolution, product
 from regrow.model.coupling.rules.norm import batch_norm, reduce
+from regrow.model.coupling.rules.other import other
 from regrow.model.coupling.rules.pointwise import dropout, pointwise, same
 from regrow.model.coupling.rules.shape import (
     channel_shuffle,
@@ -44,7 +45,8 @@ class Origin:
     """One way on which outputs of a layer have come to a tensor; see `regrow.core.neighbours.Link`.
 
     Attributes:
-        use: number of the use that computed them; None for the example.
+        use: number of the use that computed them; None for the example, and for layers that are
+            none of the uses, which are undefined.
         norms: numbers of those passed, in order.
         joins, identity: as of a link.
         undefined: why the way has no reading; None where it has.
@@ -129,7 +131,8 @@ class Flow:
         elif rule in _PASSES:
             self._pass(tracer, call, given)
         else:
-            self._undefine(tracer, call, "has no single layer before each channel")
+            own = any(isinstance(each, nn.Parameter) for each in call.tensors) and rule is other
+            self._undefine(tracer, call, "has no single layer before each channel", layer=own)
 
     def stream(self, tracer: Tracer, tensor: Tensor) -> Stream | None:
         """None of parameters and constants."""
@@ -160,7 +163,8 @@ class Flow:
             since |= each.since
         self._give(call, _all(streams), since=since, above=_above(streams))
 
-    def _undefine(self, tracer: Tracer, call: Call, why: str) -> None:
+    def _undefine(self, tracer: Tracer, call: Call, why: str, *, layer: bool = False) -> None:
+        """What comes out has no reading; a layer among the operations hides the example too."""
         what = tracer.where(f"{call.name.removeprefix('aten.')} {why},")
         if call.name.endswith("_"):
             raise RegrowError(
@@ -169,7 +173,10 @@ class Flow:
                 "neighbours."
             )
         streams = self._known(tracer, call.tensors)
-        origins = [replace(each, undefined=each.undefined or what) for each in _all(streams)]
+        origins = [Origin(None, undefined=what)] if layer else []
+        for each in _all(streams):
+            known = each.undefined or (what if each.use is not None else None)
+            origins.append(replace(each, undefined=known))
         self._give(call, origins, above=_above(streams))
 
     def _constants(self, tracer: Tracer, call: Call, rule: Rule) -> None:
@@ -202,14 +209,14 @@ class Flow:
     def _embed(self, tracer: Tracer, call: Call) -> None:
         name = tracer.name(call["weight"])
         if name is None:
-            self._undefine(tracer, call, "uses a table that is computed")
+            self._undefine(tracer, call, "uses a table that is computed", layer=True)
         else:
             self._use(tracer, call, Place(name, turned=True), None, -1)
 
     def _convolve(self, tracer: Tracer, call: Call) -> None:
         x, name = call["input"], tracer.name(call["weight"])
         if name is None or self.stream(tracer, x) is None:
-            self._undefine(tracer, call, "has a kernel that is computed")
+            self._undefine(tracer, call, "has a kernel that is computed", layer=True)
             return
         turned = bool(call.arguments.get("transposed", False))
         axis = x.dim() - len(call["stride"]) - 1
@@ -223,7 +230,7 @@ class Flow:
         added = call.arguments.get("self") if "mat1" in call.arguments else None
         flows = isinstance(added, Tensor) and self.stream(tracer, added) is not None
         if x is None or name is None or flows or self.stream(tracer, x) is None:
-            self._undefine(tracer, call, "multiplies what is computed")
+            self._undefine(tracer, call, "multiplies what is computed", layer=True)
         else:
             self._use(tracer, call, Place(name, turned=not turned), x, -1)
 

@@ -78,6 +78,9 @@ def _links(maps: _Maps, flow: Flow, missing: dict[str, str]) -> Iterator[Link]:
         found: list[Link] = []
         for origin in use.origins:
             if origin.use is None:
+                if origin.undefined is not None:
+                    way = f"before {use.place.weight}, {origin.undefined}"
+                    missing.setdefault(use.place.weight, way)
                 continue
             try:
                 found.append(maps.link(origin, number))
