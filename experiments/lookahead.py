@@ -3,7 +3,7 @@
     python experiments/lookahead.py           # measure, then write the table
     python experiments/lookahead.py --table   # only write the table from the record
 
-A network is trained, cut once by either criterion, layers competing or all at one rate, and trained
+A network is trained, cut once by a criterion, layers competing or all at one rate, and trained
 for a few epochs more; its test accuracy is read right after the cut and at the end. The networks
 are an MLP of four hidden layers, without norms as in the paper, and the digits CNN, with batch
 norms. Writes experiments/records/lookahead.json and a table in docs/methods/lookahead.md.
@@ -38,8 +38,14 @@ RECORD = ROOT / "experiments" / "records" / "lookahead.json"
 PAGE = ROOT / "docs" / "methods" / "lookahead.md"
 SEEDS = range(5)
 SPARSITIES = (0.9, 0.97, 0.99, 0.995)
-ALLOCATIONS = ("global", "uniform")
-CRITERIA = ("magnitude", "lookahead")
+# Within a layer LAMP ranks as magnitude does: it is a control of how layers are compared.
+ARMS = (
+    ("global", "magnitude"),
+    ("global", "lamp"),
+    ("global", "lookahead"),
+    ("uniform", "magnitude"),
+    ("uniform", "lookahead"),
+)
 DENSE, AFTER, BATCH, LR = 20, 8, 60, 1.2e-3
 
 
@@ -94,7 +100,7 @@ def measure() -> dict[str, Any]:
         dense = make()
         train(dense, data, DENSE, ("dense", seed), None)
         whole = {"network": name, "seed": seed, "dense": accuracy(dense, data.test)}
-        for sparsity, allocation, criterion in itertools.product(SPARSITIES, ALLOCATIONS, CRITERIA):
+        for sparsity, (allocation, criterion) in itertools.product(SPARSITIES, ARMS):
             model = copy.deepcopy(dense)
             program = recipes.lookahead(sparsity, AFTER, criterion=criterion, allocation=allocation)
             cut = train(model, data, AFTER, ("after", seed), program)
@@ -107,7 +113,7 @@ def measure() -> dict[str, Any]:
 def cost() -> dict[str, float]:
     """Seconds on ResNet-20: finding the neighbours with the cut, and a cut by magnitude alone."""
     x, found = torch.randn(1, 3, 32, 32), {}
-    for criterion in CRITERIA:
+    for criterion in ("magnitude", "lookahead"):
         times = []
         for _ in range(5):
             model = resnet20()
@@ -119,35 +125,26 @@ def cost() -> dict[str, float]:
 
 
 def table(record: dict[str, Any]) -> str:
-    here, rows = record["environment"], record["rows"]
+    machine, rows = record["environment"], record["rows"]
     lines = [
         f"{len(SEEDS)} seeds; dense {DENSE} epochs, {AFTER} after the cut (Adam, {LR:g}, batches "
-        f"of {BATCH}); {here['processor']}, {here['threads']} thread, {here['precision']}, torch "
-        f"{here['torch']}, {here['date']}. Test accuracy in %, the difference paired by seed.",
+        f"of {BATCH}); {machine['processor']}, {machine['threads']} thread, "
+        f"{machine['precision']}, torch {machine['torch']}, {machine['date']}. Test accuracy in "
+        "%, the difference paired by seed.",
         "",
-        "| network | layers | sparsity | magnitude, cut | lookahead, cut | magnitude, trained on | "
-        "lookahead, trained on | lookahead minus magnitude (95 % interval) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| network | layers | sparsity | criterion | after the cut | trained on | lookahead minus "
+        "it (95 % interval) |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name, allocation, sparsity in itertools.product(NETWORKS, ALLOCATIONS, SPARSITIES):
-        found = {
-            (criterion, when): {
-                row["seed"]: 100 * row[when]
-                for row in rows
-                if (row["network"], row["allocation"], row["sparsity"], row["criterion"])
-                == (name, allocation, sparsity, criterion)
-            }
-            for criterion in CRITERIA
-            for when in ("cut", "final")
-        }
-        means = [
-            f"{sum(found[c, when].values()) / len(SEEDS):.2f}"
-            for when in ("cut", "final")
-            for c in CRITERIA
-        ]
-        gap = paired_difference(found["lookahead", "final"], found["magnitude", "final"])
-        shown = f"{gap.mean:+.2f} ({gap.low:+.2f} to {gap.high:+.2f})"
-        cells = [name, allocation, f"{100 * sparsity:g} %", *means, shown]
+    for name, sparsity, (allocation, criterion) in itertools.product(NETWORKS, SPARSITIES, ARMS):
+        here = (name, sparsity, allocation)
+        cut, final = (_by_seed(rows, (*here, criterion), when) for when in ("cut", "final"))
+        shown = ""
+        if criterion != "lookahead":
+            gap = paired_difference(_by_seed(rows, (*here, "lookahead"), "final"), final)
+            shown = f"{gap.mean:+.2f} ({gap.low:+.2f} to {gap.high:+.2f})"
+        means = [f"{sum(each.values()) / len(each):.2f}" for each in (cut, final)]
+        cells = [name, allocation, f"{100 * sparsity:g} %", criterion, *means, shown]
         lines.append("| " + " | ".join(cells) + " |")
     dense = {
         name: sum(row["dense"] for row in rows if row["network"] == name)
@@ -162,6 +159,12 @@ def table(record: dict[str, Any]) -> str:
         f"neighbours is most; by magnitude {seconds['magnitude']:.2f} s.",
     ]
     return "\n".join(lines)
+
+
+def _by_seed(rows: list[dict[str, Any]], of: tuple[Any, ...], when: str) -> dict[int, float]:
+    """Accuracies in per cent of a network, sparsity, allocation and criterion."""
+    keys = ("network", "sparsity", "allocation", "criterion")
+    return {r["seed"]: 100 * r[when] for r in rows if tuple(r[key] for key in keys) == of}
 
 
 def main() -> None:
