@@ -10,6 +10,7 @@ from torch import Tensor
 
 from regrow.core.decision import Decision
 from regrow.core.evidence import Evidence, Need
+from regrow.core.neighbours import Neighbours, Place
 from regrow.engine.plan import Plan, Regrowth
 from regrow.model.inventory import Entry, Inventory
 from regrow.parts.regrowth import RULES
@@ -54,7 +55,8 @@ def evidence_of(
     }
     if damage is None:
         damage = {e.name: ((i * 7 + seed) % 10) / 10 for i, e in enumerate(entries)}
-    return Evidence(tensors, damage=damage, key=(seed, 0))
+    alone = Neighbours(tuple(Place(e.name) for e in entries), (), (), tensors[Need("weight")])
+    return Evidence(tensors, damage=damage, key=(seed, 0), neighbours=alone)
 
 
 def kept(decision: Decision) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need
+from regrow.core.neighbours import Neighbours, Place
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.criteria.lamp import lamp
 from regrow.parts.criteria.magnitude import Magnitude
@@ -140,13 +141,17 @@ def test_random_depends_on_the_key_and_on_nothing_else() -> None:
 @pytest.mark.parametrize("row", list(CRITERIA), ids=lambda row: row.name)
 def test_every_criterion_declares_what_it_reads(row: Any) -> None:
     part = row.make()
-    tensors = {need: {"w": torch.rand(3, 4)} for need in part.needs}
-    scores = part.score(Evidence(tensors, key=(0,)))
+    of_tensors = {need for need in part.needs if need.kind != "neighbours"}
+    alone = Neighbours((Place("w"),), (), (), {"w": torch.rand(3, 4)})
+    around = alone if of_tensors < part.needs else None
+    tensors = {need: {"w": torch.rand(3, 4)} for need in of_tensors}
+    scores = part.score(Evidence(tensors, key=(0,), neighbours=around))
     assert scores["w"].shape == (3, 4)
     for need in part.needs:
         less = {other: t for other, t in tensors.items() if other != need}
+        found = Evidence(less, key=(0,), neighbours=around if need in of_tensors else None)
         with pytest.raises(RegrowError, match=need.kind):
-            part.score(Evidence(less, key=(0,)))
+            part.score(found)
 
 
 def test_shuffled_are_the_same_scores_in_other_places_of_the_same_weight() -> None:

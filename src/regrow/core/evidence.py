@@ -9,8 +9,11 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from regrow.core.errors import RegrowError
+from regrow.core.neighbours import Neighbours
 
-Kind = Literal["weight", "gradient", "gradient_square", "activation", "damage", "trial"]
+Kind = Literal[
+    "weight", "gradient", "gradient_square", "activation", "damage", "trial", "neighbours"
+]
 Which = Literal["current", "dense", "reference", "remembered"]
 Statistics = Literal["batch", "running"]
 
@@ -23,7 +26,8 @@ class Need(NamedTuple):
             "gradient_square" (mean over batches of the square of the batch-mean gradient),
             "activation" (mean |output| of each output channel of the weight's layer),
             "damage" (per layer, the similarity of the layer's activations to the dense
-            network's; low means much damage), or "trial" (a way to try a regrowth out).
+            network's; low means much damage), "trial" (a way to try a regrowth out), or
+            "neighbours" (the weights before and behind each weight, and the norms between).
         of: the network as it is now ("current"), as it was when regrow was attached ("dense"),
             the less sparse network kept for comparison ("reference"), or, of weights only, the
             network as it is with the remembered values at its removed entries ("remembered").
@@ -42,6 +46,7 @@ class Evidence:
         damage: similarity per weight name, in [-1, 1], or None when nobody asked for it.
         trial: takes units to keep by weight name, regrows so, fine-tunes briefly and returns the
             score of the outcome; everything is put back afterwards. None when nobody asked for it.
+        neighbours: with the current values, removed weights being zero; None when nobody asked.
     """
 
     tensors: Mapping[Need, Mapping[str, Tensor]]
@@ -49,6 +54,7 @@ class Evidence:
     key: tuple[object, ...] = field(default=())
     """Identifies the event (program seed, event number): what random parts derive seeds from."""
     trial: Callable[[Mapping[str, int]], float] | None = None
+    neighbours: Neighbours | None = None
 
     def __getitem__(self, need: Need) -> Mapping[str, Tensor]:
         if need not in self.tensors:

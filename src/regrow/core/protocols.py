@@ -10,6 +10,7 @@ from torch import Tensor
 
 from regrow.core.budget import Budget
 from regrow.core.evidence import Evidence, Need
+from regrow.core.neighbours import Neighbours
 from regrow.core.step import Step
 
 
@@ -32,6 +33,15 @@ class Criterion(Protocol):
 
     def score(self, evidence: Evidence) -> dict[str, Tensor]:
         """Scores of each weight's shape by name; -inf marks what must not be chosen."""
+        ...
+
+
+@runtime_checkable
+class ReadsNeighbours(Protocol):
+    """A criterion that some ways of joining layers do not suit."""
+
+    def check(self, neighbours: Neighbours, weights: frozenset[str]) -> None:
+        """Raise RegrowError, before any work, where these weights cannot be scored."""
         ...
 
 

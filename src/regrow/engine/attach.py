@@ -18,6 +18,7 @@ from regrow.engine.gather import (
     clone_state,
     remembered,
 )
+from regrow.engine.neighbours import neighbours_for
 from regrow.engine.occasion import Occasion, Rehearse, check_rehearse
 from regrow.engine.optimizer_state import check_owns
 from regrow.engine.prepare import groups_for, validate
@@ -68,7 +69,8 @@ def attach(
             returns a score, the same on all ranks; needed where layer budgets are learned by
             trial. Weights, optimiser state and random streams are put back after it.
         example: one batch of inputs, a tensor or a tuple of arguments; needed by programs that cut
-            channels and heads, which read from it what belongs together.
+            channels and heads, which read from it what belongs together, and by criteria that go
+            by neighbouring layers.
 
     Returns:
         the handle; call `epoch_end` after every epoch and `finalize` at the end.
@@ -95,7 +97,9 @@ def attach(
         prunable, masked = Inventory(scope(plan, entries)), entries
     weights = weights_of(inner, masked)
     check_owns(optimizer, weights_of(inner, prunable))
-    source = Source(loss_fn, data, batches)
+    plans = [stage.plan for stage in program.stages]
+    around = neighbours_for(plans, inner, entries, example)
+    source = Source(loss_fn, data, batches, around)
     source.check(program.needs)
     check_copies(program.needs, inner)
     check_rehearse(program.needs, rehearse)

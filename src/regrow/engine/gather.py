@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.distributed as dist
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need, Statistics, Which
+from regrow.core.neighbours import Neighbours
 from regrow.model.activations import mean_outputs
 from regrow.model.collect import LossFn, gradients, take
 from regrow.model.damage import damage, maps_of
@@ -24,11 +25,12 @@ _WHICH: tuple[Which, ...] = ("current", "dense", "reference")
 
 @dataclass(frozen=True)
 class Source:
-    """Where evidence comes from: the user's loss, and how many batches of which data."""
+    """Where evidence comes from: the user's loss, batches of data, and the network's links."""
 
     loss_fn: LossFn | None = None
     data: Iterable[Any] | None = None
     batches: int | None = 64
+    neighbours: Neighbours | None = None
 
     def check(self, needs: frozenset[Need]) -> None:
         """Refuse needs that ask for batches when there are none.
@@ -124,7 +126,18 @@ def gather(
             _average(list(found.values()))
         similar = damage(*maps)
         similarity = {name: similar[layer] for name, layer in layers.items()}
-    return Evidence(tensors, similarity, key)
+    return Evidence(tensors, similarity, key, neighbours=_valued(source.neighbours, model))
+
+
+def _valued(found: Neighbours | None, model: nn.Module) -> Neighbours | None:
+    """Neighbours with the values that the network has now."""
+    if found is None:
+        return None
+    every = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    return replace(found, tensors={name: every[name].detach() for name in sorted(found.names)})
 
 
 def remembered(needs: frozenset[Need]) -> set[Which]:

@@ -15,6 +15,7 @@ from regrow.core.step import START, Step
 from regrow.engine.best_units import check_reach
 from regrow.engine.event import feasible, scope
 from regrow.engine.groups import Groups
+from regrow.engine.neighbours import neighbours_for
 from regrow.engine.plan import Plan
 from regrow.engine.program import Program, Stage, sparsities
 from regrow.engine.shrink import find_groups
@@ -33,7 +34,7 @@ def prepare(model: nn.Module, program: Program, example: Any = None) -> nn.Modul
         model: the dense network.
         program: from a recipe.
         example: one batch of inputs, a tensor or a tuple of arguments; when given, a forward pass
-            is tried. Programs that cut units need it.
+            is tried. Programs that cut units, or go by neighbouring layers, need it.
 
     Raises:
         RegrowError: there is nothing to prune, a weight is not finite, a layer does not fit the
@@ -55,7 +56,8 @@ def fit(model: nn.Module, program: Program, example: Any, *, has_reference: bool
     """
     inner = unwrap(model)
     groups = groups_for(program, inner, example)
-    validate(inner, program, has_reference=has_reference, groups=groups)
+    entries = validate(inner, program, has_reference=has_reference, groups=groups)
+    neighbours_for([stage.plan for stage in program.stages], inner, entries, example)
     if example is not None:
         arguments = example if isinstance(example, tuple) else (example,)
         try:

@@ -14,6 +14,7 @@ from regrow.core.maskset import MaskSet
 from regrow.core.names import unwrap
 from regrow.engine.event import decide, feasible
 from regrow.engine.gather import Source, gather
+from regrow.engine.neighbours import neighbours_for
 from regrow.engine.perform import perform
 from regrow.engine.plan import Plan
 from regrow.model.collect import LossFn
@@ -40,6 +41,7 @@ def prune(
     data: Iterable[Any] | None = None,
     batches: int | None = 64,
     seed: int = 0,
+    example: Any = None,
 ) -> Inspection:
     """Cut a model once, in place: removed weights become true zeros.
 
@@ -55,6 +57,7 @@ def prune(
         floor: the least number of units that stay in a layer.
         loss_fn, data, batches: for criteria that need gradients, as in `attach`.
         seed: for random criteria.
+        example: one batch of inputs, for criteria that go by neighbouring layers.
 
     Returns:
         the counts after the cut; print it.
@@ -100,7 +103,7 @@ def prune(
         unwrap(model),
         entries,
         {},
-        Source(loss_fn, data, batches),
+        Source(loss_fn, data, batches, neighbours_for([plan], model, entries, example)),
         (seed, 0),
         "running",
     )

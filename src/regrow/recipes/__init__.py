@@ -11,6 +11,7 @@ from regrow.recipes.granet_st import granet_st
 from regrow.recipes.greg import greg1, greg2
 from regrow.recipes.hybrid import hybrid
 from regrow.recipes.iterative import iterative
+from regrow.recipes.lookahead import lookahead
 from regrow.recipes.manual import manual
 from regrow.recipes.one_shot import one_shot
 from regrow.recipes.rigl import rigl
@@ -25,6 +26,7 @@ RECIPES: Table[Program] = Table(
     Row("iterative", iterative, "arXiv 2508.13836 (2025)"),
     Row("hybrid", hybrid, "arXiv 2508.13836 (2025)"),
     Row("gradual", gradual, "Zhu and Gupta 2017, eq. 1"),
+    Row("lookahead", lookahead, "Park et al. 2020"),
     Row("manual", manual, "arXiv 2508.13836 (2025)"),
     Row("greg1", greg1, "Wang et al. 2021, alg. 1"),
     Row("greg2", greg2, "Wang et al. 2021, alg. 2"),
@@ -46,6 +48,7 @@ __all__ = [
     "greg2",
     "hybrid",
     "iterative",
+    "lookahead",
     "manual",
     "one_shot",
     "rigl",

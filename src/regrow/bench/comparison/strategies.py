@@ -146,6 +146,12 @@ STRATEGIES: Mapping[str, Strategy] = {
             "channels: cut to half of what shall stay, then return",
             beyond=0.5,
         ),
+        Strategy(
+            "lookahead",
+            "lookahead",
+            "one cut that looks at neighbouring layers",
+            {"criterion": "lookahead"},
+        ),
         # Each cut gets an equal share of the epochs: patience above that would never end one.
         Strategy(
             "one_shot_patience",

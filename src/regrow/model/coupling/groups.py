@@ -18,7 +18,7 @@ from regrow.core.groups import Group, Member
 from regrow.core.names import unwrap
 from regrow.model.coupling.indices import Classes, Dim, Indices
 from regrow.model.coupling.rules import RULES, other, pointwise
-from regrow.model.coupling.tracer import RuleError, Site, Tracer, Watch, Work
+from regrow.model.coupling.tracer import Observer, RuleError, Site, Tracer, Watch, Work
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
@@ -102,12 +102,7 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
             values computed from the example.
     """
     model = unwrap(model)
-    for name, module in model.named_modules():
-        if isinstance(module, _RECURRENT):
-            raise RegrowError(
-                f"{name or 'the network'} is a recurrent layer ({type(module).__name__}), whose "
-                "gates regrow does not cut; prune the parts around it as networks of their own."
-            )
+    refuse_recurrent(model)
     tracer = Tracer()
     tracer.add_state(model)
     tracer.add_example(example)
@@ -117,7 +112,7 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
                 if name.startswith(f"{path}.in_proj") or name == f"{path}.out_proj.weight":
                     for dim in dims:
                         tracer.indices.fix(dim, f"{path} takes its heads' size from its width")
-    _run(model, example, tracer)
+    tracer.close(watch(model, example, tracer))
     if any(name not in tracer.seen for name, _ in model.named_parameters()):
         _run_training(model, example, tracer)
     for layer, reason in (fixed or {}).items():
@@ -180,11 +175,26 @@ def at_rest(model: nn.Module) -> Iterator[None]:
                 module._buffers[name] = buffer.copy_(values)
 
 
-def _run(model: nn.Module, example: Any, tracer: Tracer) -> None:
+def refuse_recurrent(model: nn.Module) -> None:
+    """Raise RegrowError where a network holds a recurrent layer."""
+    for name, module in model.named_modules():
+        if isinstance(module, _RECURRENT):
+            raise RegrowError(
+                f"{name or 'the network'} is a recurrent layer ({type(module).__name__}), whose "
+                "gates regrow does not cut; prune the parts around it as networks of their own."
+            )
+
+
+def watch(model: nn.Module, example: Any, tracer: Tracer, observe: Observer | None = None) -> Any:
+    """Run a network once at rest, each operation meeting its rule; gives back its outputs.
+
+    Raises:
+        RegrowError: it fails on the example, or its code branches on values computed from it.
+    """
     with at_rest(model), tracer.following(model):
         try:
-            with Watch(tracer, RULES, pointwise, other):
-                outputs = call(model, example)
+            with Watch(tracer, RULES, pointwise, other, observe):
+                return call(model, example)
         except (RegrowError, RuleError):
             raise
         except Exception as error:
@@ -193,7 +203,6 @@ def _run(model: nn.Module, example: Any, tracer: Tracer) -> None:
                 "give the example as the forward method takes it: a tensor, a tuple of positional "
                 "or a dictionary of keyword arguments."
             ) from error
-        tracer.close(outputs)
 
 
 def _run_training(model: nn.Module, example: Any, tracer: Tracer) -> None:

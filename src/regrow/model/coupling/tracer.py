@@ -86,6 +86,8 @@ class Site:
 
 
 Rule: TypeAlias = "Callable[[Tracer, Call], None]"
+Observer: TypeAlias = "Callable[[Tracer, Call, Rule], None]"
+"""Sees each operation after its rule has."""
 
 
 @dataclass
@@ -230,9 +232,17 @@ class RuleError(Exception):
 class Watch(TorchDispatchMode):
     """Runs operations and shows each to its rule."""
 
-    def __init__(self, tracer: Tracer, rules: Mapping[str, Rule], pointwise: Rule, other: Rule):
+    def __init__(
+        self,
+        tracer: Tracer,
+        rules: Mapping[str, Rule],
+        pointwise: Rule,
+        other: Rule,
+        observe: Observer | None = None,
+    ):
         super().__init__()
         self.tracer, self.rules, self.pointwise, self.other = tracer, rules, pointwise, other
+        self.observe = observe
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -256,6 +266,8 @@ class Watch(TorchDispatchMode):
             except Exception as error:
                 where = self.tracer.module or "the network"
                 raise RuleError(f"the rule for {name} failed in {where}: {error!r}") from error
+            if self.observe is not None:
+                self.observe(self.tracer, call, rule)
         return out
 
 

@@ -4,6 +4,7 @@ from regrow.core.protocols import Criterion
 from regrow.core.table import Row, Table
 from regrow.parts.criteria.fisher import Fisher
 from regrow.parts.criteria.lamp import Lamp
+from regrow.parts.criteria.lookahead import Lookahead
 from regrow.parts.criteria.magnitude import Magnitude
 from regrow.parts.criteria.random import Random
 from regrow.parts.criteria.saliency import Saliency
@@ -14,6 +15,7 @@ CRITERIA: Table[Criterion] = Table(
     "criterion",
     Row("magnitude", Magnitude, "Han et al. 2015"),
     Row("lamp", Lamp, "Lee et al. 2021, eq. 2"),
+    Row("lookahead", Lookahead, "Park et al. 2020"),
     Row("taylor", Taylor, "Molchanov et al. 2017, eq. 7"),
     Row("saliency", Saliency, "LeCun et al. 1990, eq. 4"),
     Row("fisher", Fisher, "arXiv 2508.13836 (2025)"),
