@@ -141,12 +141,13 @@ def test_random_depends_on_the_key_and_on_nothing_else() -> None:
 def test_every_criterion_declares_what_it_reads(row: Any) -> None:
     part = row.make()
     tensors = {need: {"w": torch.rand(3, 4)} for need in part.needs}
-    scores = part.score(Evidence(tensors, key=(0,)))
+    cut: dict[str, Any] = {"keep": 5, "alive": {"w": torch.ones(3, 4, dtype=torch.bool)}}
+    scores = part.score(Evidence(tensors, key=(0,), **cut))
     assert scores["w"].shape == (3, 4)
     for need in part.needs:
         less = {other: t for other, t in tensors.items() if other != need}
         with pytest.raises(RegrowError, match=need.kind):
-            part.score(Evidence(less, key=(0,)))
+            part.score(Evidence(less, key=(0,), **cut))
 
 
 def test_shuffled_are_the_same_scores_in_other_places_of_the_same_weight() -> None:

@@ -68,15 +68,16 @@ def attach(
             returns a score, the same on all ranks; needed where layer budgets are learned by
             trial. Weights, optimiser state and random streams are put back after it.
         example: one batch of inputs, a tensor or a tuple of arguments; needed by programs that cut
-            channels and heads, which read from it what belongs together.
+            channels and heads, which read from it what belongs together, and by scores of
+            synaptic flow, which take its shape.
 
     Returns:
         the handle; call `epoch_end` after every epoch and `finalize` at the end.
 
     Raises:
         RegrowError: the program does not fit the model, evidence is asked for but `loss_fn`,
-            `data` or `reference` is missing, `masks` or `resume` are of another model or program,
-            or another handle holds the optimiser.
+            `data`, `example` or `reference` is missing, `masks` or `resume` are of another model or
+            program, or another handle holds the optimiser.
     """
     if optimizer in HELD:
         raise RegrowError(
@@ -95,7 +96,7 @@ def attach(
         prunable, masked = Inventory(scope(plan, entries)), entries
     weights = weights_of(inner, masked)
     check_owns(optimizer, weights_of(inner, prunable))
-    source = Source(loss_fn, data, batches)
+    source = Source(loss_fn, data, batches, example)
     source.check(program.needs)
     check_copies(program.needs, inner)
     check_rehearse(program.needs, rehearse)

@@ -89,6 +89,17 @@ class Occasion:
     def _reach_weights(
         self, plan: Plan, at: Progress, density: float, seed: int, exchange: float
     ) -> dict[str, Any]:
+        entry: dict[str, Any] = {}
+        present = sum(at.masks.kept.values()) / self.entries.total
+        for number, part in enumerate(plan.steps(present, density)):
+            key = (seed, len(at.events), *([number] if number else []))
+            found = self._reach_once(plan, at, part, key, exchange)
+            entry = merged(entry, found) if entry else found
+        return entry
+
+    def _reach_once(
+        self, plan: Plan, at: Progress, density: float, key: tuple[object, ...], exchange: float
+    ) -> dict[str, Any]:
         before = at.masks
         growing = kept_count(self.entries.total, density) > sum(before.kept.values())
         evidence = gather(
@@ -97,7 +108,7 @@ class Occasion:
             self.entries,
             at.states,
             self.source,
-            (seed, len(at.events)),
+            key,
             plan.statistics,
         )
         whole: dict[str, Tensor] = {}
@@ -194,6 +205,15 @@ class Occasion:
 
 
 _TRIAL = Need("trial")
+
+
+def merged(first: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """One log entry of two cuts, one right after the other."""
+    layers = [
+        {**b, "kept_before": a["kept_before"], "pruned": a["pruned"] + b["pruned"]}
+        for a, b in zip(first["layers"], later["layers"], strict=True)
+    ]
+    return {**later, "pruned": first["pruned"] + later["pruned"], "layers": layers}
 
 
 def check_rehearse(needs: frozenset[Need], rehearse: Rehearse | None) -> None:

@@ -44,7 +44,7 @@ _TABLES: dict[str, Table[Any]] = {
 }
 
 
-_LIVE = {Need("gradient"), Need("gradient_square")}
+_LIVE = {Need("gradient"), Need("gradient_square"), Need("hessian_gradient")}
 
 
 def globs(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -123,6 +123,9 @@ class Plan:
             see `regrow.model.collect.gradients`. Where nothing reads any it is "running".
         rewind: after every cut the whole network goes back to what it was at the start, removed
             weights aside, and the optimiser forgets (Frankle and Carbin 2019; Renda et al. 2020).
+        rounds: an event cuts in so many steps, all at once, each to the same fraction of the
+            survivors, with evidence collected anew before each (Tanaka et al. 2020, "SynFlow"). The
+            log has one entry.
     """
 
     schedule: Schedule | SignalSchedule
@@ -137,6 +140,7 @@ class Plan:
     memory: float | None = None
     statistics: Statistics = "batch"
     rewind: bool = False
+    rounds: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.pattern, Unit):
@@ -176,6 +180,13 @@ class Plan:
                 "rewind gives all weights their first values again, so nothing can be remembered "
                 "or return with others; leave out rewind, or regrowth and memory."
             )
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
+            raise RegrowError(f"rounds={self.rounds!r} is a whole number of at least 1.")
+        if self.rounds > 1 and (self.regrowth is not None or self.memory is not None):
+            raise RegrowError(
+                f"rounds={self.rounds} are steps of a cut after which nothing returns; leave out "
+                "rounds, or regrowth and memory."
+            )
         if self.floor < 1:
             raise RegrowError(
                 f"floor={self.floor} would let layers be emptied; it is a count of at least 1."
@@ -202,6 +213,11 @@ class Plan:
         """Whether removed weights return by competing under the criterion."""
         return self.memory is not None and self.regrowth is None
 
+    def steps(self, present: float, density: float) -> list[float]:
+        """Densities of an event's rounds from the present one, d (density / d)^(j / rounds)."""
+        share = density / present
+        return [*(present * share ** (j / self.rounds) for j in range(1, self.rounds)), density]
+
     def exchange_at(self, step: Step) -> float:
         """The fraction of living weights to exchange at a step: a cosine, zero at the last event.
 
@@ -225,6 +241,8 @@ def plan_spec(plan: Plan) -> dict[str, Any]:
         spec["statistics"] = plan.statistics
     if plan.rewind:
         spec["rewind"] = True
+    if plan.rounds > 1:
+        spec["rounds"] = plan.rounds
     grow = plan.regrowth
     spec["regrowth"] = grow and {
         "rule": RULES.spec(grow.rule),

@@ -5,11 +5,15 @@ from regrow.engine.program import Program
 from regrow.recipes.bidirectional import bidirectional
 from regrow.recipes.bidirectional_paper import bidirectional_paper
 from regrow.recipes.bidirectional_units import bidirectional_units
+from regrow.recipes.cops import cops
 from regrow.recipes.gradual import gradual
+from regrow.recipes.grasp import grasp
 from regrow.recipes.hybrid import hybrid
 from regrow.recipes.iterative import iterative
 from regrow.recipes.manual import manual
 from regrow.recipes.one_shot import one_shot
+from regrow.recipes.snip import snip
+from regrow.recipes.synflow import synflow
 
 RECIPES: Table[Program] = Table(
     "recipe",
@@ -21,6 +25,10 @@ RECIPES: Table[Program] = Table(
     Row("hybrid", hybrid, "arXiv 2508.13836 (2025)"),
     Row("gradual", gradual, "Zhu and Gupta 2017, eq. 1"),
     Row("manual", manual, "arXiv 2508.13836 (2025)"),
+    Row("snip", snip, "Lee et al. 2019, algorithm 1"),
+    Row("grasp", grasp, "Wang et al. 2020, algorithm 1"),
+    Row("synflow", synflow, "Tanaka et al. 2020, algorithm 1"),
+    Row("cops", cops, "arXiv 2107.12673 (2021), reconstructed"),
 )
 
 __all__ = [
@@ -28,9 +36,13 @@ __all__ = [
     "bidirectional",
     "bidirectional_paper",
     "bidirectional_units",
+    "cops",
     "gradual",
+    "grasp",
     "hybrid",
     "iterative",
     "manual",
     "one_shot",
+    "snip",
+    "synflow",
 ]

@@ -16,6 +16,7 @@ from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS
 from regrow.parts.patterns.unit import Unit
+from regrow.parts.schedule.one_shot import OneShot
 from regrow.parts.schedule.patience import Patience
 from regrow.parts.units import UNIT_CRITERIA, UnitCriterion
 
@@ -142,6 +143,25 @@ def paced(
     waits = (patience,) if isinstance(patience, int) else tuple(patience)
     watched = Patience(tuple(sparsities), waits, cap=interval(epochs, len(sparsities)).value)
     return Program((Stage(replace(plan(watched, cut), rewind=rewind)),), seed)
+
+
+def at_the_start(
+    sparsity: float, epochs: int, criterion: Any, seed: int, scope: Scope, *, rounds: int = 1
+) -> Program:
+    """One cut of initial weights before all training; what stays is trained for all the epochs.
+
+    Raises:
+        RegrowError: several rounds of units, or a keyword that is none of `Scope`'s.
+    """
+    made = plan(OneShot(sparsity), {"criterion": criterion, **scope})
+    if rounds != 1:
+        if isinstance(made, UnitPlan):
+            raise RegrowError(
+                f"channels and heads are cut in one round, not {rounds}; give rounds=1, or a "
+                "pattern of weights."
+            )
+        made = replace(made, rounds=rounds)
+    return Program((Stage(made, Step.epochs(epochs)),), seed, "initial")
 
 
 def interval(epochs: int, cuts: int) -> Step:
