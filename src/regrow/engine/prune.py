@@ -57,7 +57,8 @@ def prune(
         floor: the least number of units that stay in a layer.
         loss_fn, data, batches: for criteria that need gradients, as in `attach`.
         example: one batch of inputs, for criteria that need its shape.
-        rounds: in how many steps, with evidence collected anew before each; see `Plan`.
+        rounds: in how many steps, with evidence collected anew before each (see `Plan`); if the
+            user's loss fails in a later one, what the earlier ones cut is gone.
         seed: for random criteria.
 
     Returns:
