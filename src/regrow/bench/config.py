@@ -35,7 +35,7 @@ class RunConfig:
         task: a name of the task table, or "package.module:function".
         model: one of the task's networks.
         seed: of initial weights, data order, augmentation and random parts.
-        controls: arms beside the recipe, from the same dense network and with the same epochs.
+        controls: arms beside the recipe, from the dense network and with the same epochs in all.
         parameters: of the recipe, all of them.
         training: all fields of `Training`.
     """
