@@ -55,6 +55,7 @@ PATIENCE = (
     *("iterative", "--set", "sparsity=0.8", "--set", "epochs=12"),
     *("--set", "cuts=2", "--set", "patience=2"),
 )
+INITIAL = ("cops", "--set", "sparsity=0.8")
 GROUPS = ("record.json", "history.json", "model.safetensors", "model.regrow", "recipe.toml")
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blobs_example import BIDIRECTIONAL, PATIENCE, assert_same_run, call, start
+from blobs_example import BIDIRECTIONAL, INITIAL, PATIENCE, assert_same_run, call, start
 
 from regrow.bench.state import StateFile
 
-PROGRAMS = {"bidirectional": BIDIRECTIONAL, "patience": PATIENCE}
+PROGRAMS = {"bidirectional": BIDIRECTIONAL, "patience": PATIENCE, "initial": INITIAL}
 
 
 class Killed(BaseException):
@@ -97,7 +97,7 @@ def test_at_most_the_work_since_the_last_checkpoint_is_lost(
 def test_killed_processes(program: str, blobs: str, tmp_path: Path) -> None:
     longer = (*PROGRAMS[program], "--set", "training.dense_epochs=12")
     assert call("run", *longer, "--task", blobs, "--out", "whole").code == 0
-    seed = {"bidirectional": 11, "patience": 12}[program]
+    seed = {"bidirectional": 11, "patience": 12, "initial": 13}[program]
     order = random.Random(seed)
     command = run(longer, blobs, "out")
     story: list[Any] = [f"seed {seed}"]

@@ -18,7 +18,7 @@ from regrow.parts.schedule.one_shot import OneShot
 
 ANY = OneShot(0.5)  # decide() is told the density, so the schedule does not matter.
 SHAPES = [(4, 4, 3, 3), (8, 4, 1, 1), (8, 12), (4, 8), (12, 4), (4, 4)]
-KINDS = ("weight", "gradient", "gradient_square")
+KINDS = ("weight", "gradient", "gradient_square", "hessian_gradient", "flow")
 
 
 def inventory_of(*shapes: tuple[int, ...]) -> Inventory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,13 +146,14 @@ def test_every_criterion_declares_what_it_reads(row: Any) -> None:
     alone = Neighbours((Place("w"),), (), (), {"w": torch.rand(3, 4)})
     around = alone if of_tensors < part.needs else None
     tensors = {need: {"w": torch.rand(3, 4)} for need in of_tensors}
-    scores = part.score(Evidence(tensors, key=(0,), neighbours=around))
+    cut: dict[str, Any] = {"keep": 5, "alive": {"w": torch.ones(3, 4, dtype=torch.bool)}}
+    scores = part.score(Evidence(tensors, key=(0,), neighbours=around, **cut))
     assert scores["w"].shape == (3, 4)
     for need in part.needs:
         less = {other: t for other, t in tensors.items() if other != need}
         found = Evidence(less, key=(0,), neighbours=around if need in of_tensors else None)
         with pytest.raises(RegrowError, match=need.kind):
-            part.score(found)
+            part.score(replace(found, **cut))
 
 
 def test_shuffled_are_the_same_scores_in_other_places_of_the_same_weight() -> None:

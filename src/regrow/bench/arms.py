@@ -72,6 +72,17 @@ CONTROLS: Table[Program] = Table(
 )
 
 
+def control_parameters(parameters: Parameters, program: Program) -> Parameters:
+    """Those of a recipe's parameters that its controls share.
+
+    What ranks initial weights need not rank trained ones: controls of a recipe that starts from
+    initial weights cut by the usual criterion.
+    """
+    if program.start == "dense":
+        return parameters
+    return {key: value for key, value in parameters.items() if key != "criterion"}
+
+
 def _cut(parameters: Mapping[str, Any]) -> Any:
     return {key: parameters[key] for key in CUT if key in parameters}
 

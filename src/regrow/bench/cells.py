@@ -28,10 +28,11 @@ class Cell:
         model: one of the task's networks.
         seed: of initial weights, data order and augmentation.
         training: how it is trained; `threads=0` means one thread here, on any machine.
-        program: what prunes the dense network of this training and seed; None trains densely.
+        program: what prunes the dense network of this training and seed or, if that is how it
+            starts, the initial weights; None trains densely.
         cycles: epochs of each learning-rate cycle. By default the training's dense epochs, or
             the lengths of the program's stages.
-        lr: the peak of each cycle; by default the training's, dense or for fine-tuning.
+        lr: the peak of each cycle; by default the training's, for fine-tuning what starts dense.
         tag: names a hook of the store; for a pruned cell only.
         name: what people call it; no part of what it is.
     """
@@ -52,7 +53,8 @@ class Cell:
         usual: tuple[int, ...]
         usual, lr = (self.training.dense_epochs,), self.training.lr
         if self.program is not None:
-            usual, lr = cycles_of(self.program), self.training.fine_tune_lr
+            usual = cycles_of(self.program)
+            lr = self.training.lr if self.from_scratch else self.training.fine_tune_lr
         cycles = tuple(self.cycles) or usual
         if min(cycles) < 1:
             raise RegrowError(f"cell {self.label!r}: a cycle lasts at least 1 epoch; got {cycles}.")
@@ -79,9 +81,14 @@ class Cell:
         """The most epochs that it lasts."""
         return sum(self.cycles)
 
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it is trained from the task's initial weights, not from a dense network's."""
+        return self.program is None or self.program.start == "initial"
+
     def dense(self) -> Cell:
-        """The dense cell that a pruned one starts from; of a dense cell itself."""
-        if self.program is None:
+        """The dense cell that a pruned one starts from; itself if it is trained from scratch."""
+        if self.from_scratch:
             return self
         training = dense_training(self.training)
         name = f"dense {self.model}, seed {self.seed}"
@@ -102,7 +109,7 @@ class Cell:
             "cycles": list(self.cycles),
             "lr": self.lr,
             "tag": self.tag,
-            "dense": self.dense().key if pruned else None,
+            "dense": None if self.from_scratch else self.dense().key,
         }
 
     @cached_property

@@ -35,7 +35,7 @@ class RunConfig:
         task: a name of the task table, or "package.module:function".
         model: one of the task's networks.
         seed: of initial weights, data order, augmentation and random parts.
-        controls: arms beside the recipe, from the same dense network and with the same epochs.
+        controls: arms beside the recipe, from the dense network and with the same epochs in all.
         parameters: of the recipe, all of them.
         training: all fields of `Training`.
     """
@@ -117,7 +117,10 @@ def configure(
         )
     chosen = _typed(parameters, types, f"parameter of recipe {name!r}:")
     if "epochs" in defaults and "epochs" not in chosen:
-        defaults["epochs"] = _share(defaults["epochs"], complete.fine_tune_epochs)
+        total = complete.fine_tune_epochs
+        if make().start == "initial":  # All training is the recipe's own.
+            total += complete.dense_epochs
+        defaults["epochs"] = _share(defaults["epochs"], total)
     names = _controls(name, controls if controls is not None else given.get("controls"))
     config = RunConfig(
         name,

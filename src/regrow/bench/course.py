@@ -37,8 +37,9 @@ class Course:
     ) -> None:
         self.trainer, self.job, self.checkpoint = trainer, job, checkpoint
         self.stop_at = math.inf if stop_at is None else stop_at
-        # Arms that start from one dense network see the same data in the same order.
-        self.phase = "dense" if job.program is None else "fine_tune"
+        # Arms that start from one dense network see the same data in the same order, and those
+        # that start from initial weights see them as the dense network does.
+        self.phase = "dense" if job.program is None or job.start is None else "fine_tune"
         self.done = Trained()
         self.epoch, self.batch = 0, 0
         self.ahead = 0.0  # the time of the next step, in epochs

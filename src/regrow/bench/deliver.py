@@ -6,7 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,7 @@ def deliver(
     example: Tensor,
     about: Mapping[str, Any],
     groups: Groups | None = None,
+    scratch: Collection[str] = ("dense",),
 ) -> dict[str, Any]:
     """Write each arm's packed file, the main arm's weights, history.json and record.json.
 
@@ -122,6 +123,7 @@ def deliver(
         example: one input.
         about: the record's fields beside the arms.
         groups: of which units were cut; None where weights were, one by one.
+        scratch: the arms that were trained from initial weights.
 
     Returns:
         the record.
@@ -137,7 +139,8 @@ def deliver(
             counts = inspect(model, masks=arm["keep"], example=example)
             _write_weights(out / "model.safetensors", model, counts)
             _verify(path, out / "model.safetensors")
-        arms[name] = _arm(arm["result"], before, size, model, dense=name == "dense")
+        started = None if name in scratch else before
+        arms[name] = _arm(arm["result"], started, size, model, dense=name == "dense")
         if groups is not None and arm["keep"] is not None:
             keep = groups.units(arm["keep"])
             arms[name]["shrunk"] = _sizes(groups, keep, arm["events"][-1]["of"])
@@ -160,7 +163,7 @@ def write_record(out: Path, record: dict[str, Any]) -> None:
 
 def _arm(
     result: Mapping[str, Any],
-    before: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
     size: int,
     model: nn.Module,
     *,
@@ -168,9 +171,9 @@ def _arm(
 ) -> dict[str, Any]:
     spent = {}
     for unit in ("epochs", "steps"):
-        phases = (
-            {"dense": before[unit]} if dense else {"dense": before[unit], "fine_tune": result[unit]}
-        )
+        own = "dense" if dense else "sparse" if before is None else "fine_tune"
+        phases = {} if before is None else {"dense": before[unit]}
+        phases |= {own: result[unit]}
         spent[unit] = {**phases, "total": sum(phases.values())}
     return {
         **{key: result[key] for key in ("recipe", "seed", "sparsity")},

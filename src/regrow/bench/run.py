@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from regrow.bench.arm import cycles_of, initial, open_fabric, precision, shapes, train_arm
-from regrow.bench.arms import CONTROLS
+from regrow.bench.arms import CONTROLS, control_parameters
 from regrow.bench.config import RunConfig
 from regrow.bench.data import Splits
 from regrow.bench.deliver import SHRUNK, deliver, open_directory, write_record
@@ -21,7 +21,10 @@ from regrow.bench.job import Job
 from regrow.bench.state import StateFile, identity
 from regrow.bench.tasks import Task, Training, checked_splits, dense_training
 from regrow.bench.trainer import Notify, Trainer
+from regrow.core.errors import RegrowError
+from regrow.core.table import Row
 from regrow.engine.prepare import fit, prepare
+from regrow.engine.program import Program
 from regrow.export.shrunk import load_shrunk
 
 _COMPARED = 32  # validation samples on which torch and the runtime are compared
@@ -75,11 +78,23 @@ def run(
     example = splits.train.images[:1]
     groups = fit(model, program, example, has_reference=False)
     cycles = cycles_of(program)
+    fresh_start = program.start == "initial"
     controls = {name: CONTROLS[name] for name in config.controls}
-    for name, row in list(controls.items()):
-        control = row.make(
-            config.recipe, config.parameters, program.sparsity, sum(cycles), config.seed
+    # Controls begin with the dense network, whose epochs a recipe that starts afresh has itself.
+    ahead = training.dense_epochs if fresh_start else 0
+    if controls and sum(cycles) <= ahead:
+        raise RegrowError(
+            f"recipe {config.recipe!r} trains initial weights for {sum(cycles)} epochs, which "
+            f"leaves its controls none after training.dense_epochs={ahead}; give it more epochs, "
+            "or no controls."
         )
+    parameters = control_parameters(config.parameters, program)
+
+    def control_of(row: Row[Program], epochs: int) -> Program:
+        return row.make(config.recipe, parameters, program.sparsity, epochs - ahead, config.seed)
+
+    for name, row in list(controls.items()):
+        control = control_of(row, sum(cycles))
         prepare(model, control, example=example)
         if control == program:
             del controls[name]  # It would train the recipe's own program a second time.
@@ -109,13 +124,15 @@ def run(
     length = training.dense_epochs
     dense = arms.finish(Job("dense", None, None, (length,), length, training.lr))
     start, lr = dense["state"], training.fine_tune_lr
-    main = arms.finish(Job(config.recipe, start, program, cycles, sum(cycles), lr))
+    own = (None, training.lr) if fresh_start else (start, lr)
+    main = arms.finish(Job(config.recipe, own[0], program, cycles, sum(cycles), own[1]))
     # Where patience decided, the controls get as many epochs, under the same learning rates.
     spent = main["result"]["epochs"]
     finished = {"dense": dense, config.recipe: main}
     for name, row in controls.items():
-        control = row.make(config.recipe, config.parameters, program.sparsity, spent, config.seed)
-        finished[name] = arms.finish(Job(name, start, control, cycles, spent, lr))
+        control, length = control_of(row, spent), spent - ahead
+        shared = (length,) if fresh_start else cycles
+        finished[name] = arms.finish(Job(name, start, control, shared, length, lr))
     if not fabric.is_global_zero:
         return {}
     about = {
@@ -128,8 +145,9 @@ def run(
         "command": command,
         "environment": environment(fabric.device.type, precision(training)),
     }
-    record = deliver(out, finished, config.recipe, make_model, example, about, groups)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    scratch = {"dense", config.recipe} if fresh_start else {"dense"}
+    record = deliver(out, finished, config.recipe, make_model, example, about, groups, scratch)
+    count = sum(parameter.numel() for parameter in model.parameters())
     model.load_state_dict(main["state"])
     masks = main["keep"]
     if groups is not None:
@@ -139,7 +157,7 @@ def run(
         model,
         masks,
         splits.validation.images[:_COMPARED],
-        parameters=parameters,
+        parameters=count,
         measure=speed,
         notify=lambda words: notify({"kind": "speed", "arm": config.recipe, "words": words}),
     )

@@ -156,7 +156,7 @@ class Store:
             Paused: the store's time is up; progress is saved.
             RegrowError: the program, data or device are not fit, an unknown tag, a damaged file.
         """
-        needed = [cell] if cell.program is None else [cell.dense(), cell]
+        needed = [cell] if cell.from_scratch else [cell.dense(), cell]
         missing = [each for each in needed if not self.finished(each)]
         with contextlib.ExitStack() as claims:
             for each in missing:
@@ -179,7 +179,7 @@ class Store:
         torch.set_num_threads(training.threads or 1)
         finished = final.read()
         if finished is None:
-            start = None if cell.program is None else self.state(cell.dense())[0]
+            start = None if cell.from_scratch else self.state(cell.dense())[0]
             assert cell.lr is not None
             hook = self._hooks.get(cell.tag)
             job = Job(cell.label, start, cell.program, cell.cycles, cell.epochs, cell.lr, hook=hook)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -16,7 +17,9 @@ class Decision:
         keep: boolean keep masks of the weights' shapes, True = kept, by clean weight name.
         delta: added to the weights once, before projection: the values of regrown entries (which
             stand at zero), or the weight repair of a selector.
+        told: what the criterion tells of it, plain data for the log.
     """
 
     keep: Mapping[str, Tensor]
     delta: Mapping[str, Tensor] | None = None
+    told: Mapping[str, Any] | None = None

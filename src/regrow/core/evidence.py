@@ -12,7 +12,15 @@ from regrow.core.errors import RegrowError
 from regrow.core.neighbours import Neighbours
 
 Kind = Literal[
-    "weight", "gradient", "gradient_square", "activation", "damage", "trial", "neighbours"
+    "weight",
+    "gradient",
+    "gradient_square",
+    "hessian_gradient",
+    "flow",
+    "activation",
+    "damage",
+    "trial",
+    "neighbours",
 ]
 Which = Literal["current", "dense", "reference", "remembered"]
 Statistics = Literal["batch", "running"]
@@ -24,6 +32,9 @@ class Need(NamedTuple):
     Attributes:
         kind: "weight" (w), "gradient" (mean over batches of dL/dw, removed entries included),
             "gradient_square" (mean over batches of the square of the batch-mean gradient),
+            "hessian_gradient" (Hg: the Hessian of the mean loss over all weights, times its
+            gradient), "flow" (dR/d|w|, where R is the sum of the outputs for an input of ones and
+            absolute weights; float64),
             "activation" (mean |output| of each output channel of the weight's layer),
             "damage" (per layer, the similarity of the layer's activations to the dense
             network's; low means much damage), "trial" (a way to try a regrowth out), or
@@ -44,17 +55,23 @@ class Evidence:
     Attributes:
         tensors: for each need of weights or gradients, a tensor of the weight's shape per weight.
         damage: similarity per weight name, in [-1, 1], or None when nobody asked for it.
+        key: identifies the event (program seed, event number): what random parts derive seeds
+            from.
         trial: takes units to keep by weight name, regrows so, fine-tunes briefly and returns the
             score of the outcome; everything is put back afterwards. None when nobody asked for it.
         neighbours: with the current values, removed weights being zero; None when nobody asked.
+        keep: how many weights of those in `alive` the event will keep; None where none is cut.
+        alive: which weights compete, by name, of the layers that the plan may prune; None with
+            `keep`.
     """
 
     tensors: Mapping[Need, Mapping[str, Tensor]]
     damage: Mapping[str, float] | None = None
     key: tuple[object, ...] = field(default=())
-    """Identifies the event (program seed, event number): what random parts derive seeds from."""
     trial: Callable[[Mapping[str, int]], float] | None = None
     neighbours: Neighbours | None = None
+    keep: int | None = None
+    alive: Mapping[str, Tensor] | None = None
 
     def __getitem__(self, need: Need) -> Mapping[str, Tensor]:
         if need not in self.tensors:

@@ -45,6 +45,15 @@ class ReadsNeighbours(Protocol):
         ...
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """A criterion that tells how a cut turned out by it."""
+
+    def told(self, evidence: Evidence, keep: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Plain data for the event's log entry, given what stays."""
+        ...
+
+
 class Pattern(Protocol):
     """What is kept or removed together: elements, N of M, blocks."""
 

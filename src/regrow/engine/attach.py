@@ -69,16 +69,16 @@ def attach(
             returns a score, the same on all ranks; needed where layer budgets are learned by
             trial. Weights, optimiser state and random streams are put back after it.
         example: one batch of inputs, a tensor or a tuple of arguments; needed by programs that cut
-            channels and heads, which read from it what belongs together, and by criteria that go
-            by neighbouring layers.
+            channels and heads, which read from it what belongs together, by criteria that go by
+            neighbouring layers, and by scores of synaptic flow, which take its shape.
 
     Returns:
         the handle; call `epoch_end` after every epoch and `finalize` at the end.
 
     Raises:
         RegrowError: the program does not fit the model, evidence is asked for but `loss_fn`,
-            `data` or `reference` is missing, `masks` or `resume` are of another model or program,
-            or another handle holds the optimiser.
+            `data`, `example` or `reference` is missing, `masks` or `resume` are of another model or
+            program, or another handle holds the optimiser.
     """
     if optimizer in HELD:
         raise RegrowError(
@@ -99,7 +99,7 @@ def attach(
     check_owns(optimizer, weights_of(inner, prunable))
     plans = [stage.plan for stage in program.stages]
     around = neighbours_for(plans, inner, entries, example)
-    source = Source(loss_fn, data, batches, around)
+    source = Source(loss_fn, data, batches, example, around)
     source.check(program.needs)
     check_copies(program.needs, inner)
     check_rehearse(program.needs, rehearse)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from regrow.core.budget import Budget, kept_count
 from regrow.core.decision import Decision
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need
-from regrow.core.protocols import Allocation, Criterion
+from regrow.core.protocols import Allocation, Criterion, Telling
 from regrow.engine.plan import Plan, Regrowth
 from regrow.model.inventory import Entry, Inventory
 
@@ -132,16 +133,28 @@ class _Event:
         return {e.name: self.plan.pattern.size(e.shape) for e in self.chosen}
 
     def prune(self, alive: Mapping[str, Tensor]) -> Decision:
-        scores = self.scores(self.plan.criterion)
-        keep = self.best({n: s.masked_fill(~alive[n], -torch.inf) for n, s in scores.items()})
+        cut = self.cutting(alive)
+        scores = cut.scores(self.plan.criterion)
+        best = self.best({n: s.masked_fill(~alive[n], -torch.inf) for n, s in scores.items()})
         # A unit may hold entries that were removed one by one before: those stay removed.
-        return Decision({name: mask & alive[name] for name, mask in keep.items()})
+        keep = {name: mask & alive[name] for name, mask in best.items()}
+        return Decision(keep, told=cut.told(keep))
 
     def compete(self, alive: Mapping[str, Tensor]) -> Decision:
-        keep = self.best(self.scores(self.plan.criterion))
+        cut = self.cutting({name: torch.ones_like(mask) for name, mask in alive.items()})
+        keep = self.best(cut.scores(self.plan.criterion))
         remembered = self.evidence[Need("weight")]
         delta = {n: torch.where(keep[n] & ~alive[n], remembered[n], 0) for n in keep}
-        return Decision(keep, delta)
+        return Decision(keep, delta, cut.told(keep))
+
+    def cutting(self, alive: Mapping[str, Tensor]) -> _Event:
+        """This event, its evidence telling how many weights it keeps of which."""
+        return replace(self, evidence=replace(self.evidence, keep=self.target, alive=alive))
+
+    def told(self, keep: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
+        """What the criterion tells of a decision."""
+        criterion = self.plan.criterion
+        return criterion.told(self.evidence, keep) if isinstance(criterion, Telling) else None
 
     def best(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Masks of the best units by the plan's allocation and floor; -inf is never among them."""

@@ -15,30 +15,38 @@ from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need, Statistics, Which
 from regrow.core.neighbours import Neighbours
 from regrow.model.activations import mean_outputs
-from regrow.model.collect import LossFn, gradients, take
+from regrow.model.collect import LossFn, gradients, hessian_products, take
 from regrow.model.damage import damage, maps_of
+from regrow.model.flow import flow
 from regrow.model.inventory import Inventory, weights_of
 
-_COLLECTED = {"gradient", "gradient_square"}
+_COLLECTED = {"gradient", "gradient_square", "hessian_gradient"}
 _WHICH: tuple[Which, ...] = ("current", "dense", "reference")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where evidence comes from: the user's loss, batches of data, and the network's links."""
+    """Where evidence comes from: the user's loss and batches, one input, the network's links."""
 
     loss_fn: LossFn | None = None
     data: Iterable[Any] | None = None
     batches: int | None = 64
+    example: Any = None
     neighbours: Neighbours | None = None
 
     def check(self, needs: frozenset[Need]) -> None:
-        """Refuse needs that ask for batches when there are none.
+        """Refuse needs that ask for batches or an input when there are none.
 
         Raises:
-            RegrowError: `loss_fn` or `data` is missing.
+            RegrowError: `loss_fn`, `data` or `example` is missing.
         """
-        if not (_runs(needs, "current") or _runs(needs, "dense") or _runs(needs, "reference")):
+        flows = frozenset(need for need in needs if need.kind == "flow")
+        if flows and self.example is None:
+            raise RegrowError(
+                "scores by synaptic flow need the shape of an input: pass example=, one batch of "
+                "inputs."
+            )
+        if not any(_runs(needs - flows, which) for which in _WHICH):
             return
         if self.loss_fn is None or self.data is None:
             raise RegrowError(
@@ -78,7 +86,7 @@ def gather(
         model: the live network; unchanged.
         entries: its inventory.
         states: state dicts of the remembered networks, by "dense" and "reference".
-        source: loss and batches.
+        source: loss, batches and an input.
         key: identifies the event, for random parts.
         statistics: by which batch norms of the live network normalise for its gradients; the
             remembered networks are finished and use their running ones.
@@ -104,6 +112,7 @@ def gather(
             _average(list(sizes.values()))
             tensors[Need("activation", which)] = sizes
         if kinds & _COLLECTED:
+            how: Statistics = statistics if which == "current" else "running"
             with source.open() as (loss_fn, batches):
                 mean, square = gradients(
                     network,
@@ -111,11 +120,20 @@ def gather(
                     loss_fn,
                     batches,
                     square="gradient_square" in kinds,
-                    statistics=statistics if which == "current" else "running",
+                    statistics=how,
                 )
             _average([*mean.values(), *square.values()])
             tensors[Need("gradient", which)] = mean
             tensors[Need("gradient_square", which)] = square
+            if "hessian_gradient" in kinds:
+                with source.open() as (loss_fn, batches):
+                    products = hessian_products(
+                        network, weights, loss_fn, batches, mean, statistics=how
+                    )
+                _average(list(products.values()))
+                tensors[Need("hessian_gradient", which)] = products
+        if "flow" in kinds:
+            tensors[Need("flow", which)] = flow(network, weights, source.example)
     similarity = None
     if _damage(needs):
         layers = {entry.name: _seen_layer(model, entry.layer) for entry in entries}
@@ -166,7 +184,7 @@ def _runs(needs: frozenset[Need], which: Which) -> bool:
     """Whether a network has to be run, not only its weights read."""
     if _damage(needs) and which != "reference":
         return True
-    ran = {*_COLLECTED, "activation"}
+    ran = {*_COLLECTED, "activation", "flow"}
     return any(need.kind in ran and need.of == which for need in needs)
 
 

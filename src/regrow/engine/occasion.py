@@ -102,7 +102,8 @@ class Occasion:
         assert density is not None
         if isinstance(plan, UnitPlan):
             return MaskSet(self._decide_units(plan, at, density, seed)[1].keep)
-        evidence = self._gathered(plan, at, seed, plan.criterion.needs | plan.allocation.needs)
+        key = (seed, len(at.events))
+        evidence = self._gathered(plan, at, key, plan.criterion.needs | plan.allocation.needs)
         return MaskSet(decide(plan, self.entries, at.masks, density, evidence).keep)
 
     def pulled(self, plan: Plan | UnitPlan) -> frozenset[str]:
@@ -122,19 +123,33 @@ class Occasion:
         return entry
 
     def _gathered(
-        self, plan: Plan | UnitPlan, at: Progress, seed: int, needs: frozenset[Need]
+        self,
+        plan: Plan | UnitPlan,
+        at: Progress,
+        key: tuple[object, ...],
+        needs: frozenset[Need],
     ) -> Evidence:
         entries = self.masked if isinstance(plan, UnitPlan) else self.entries
-        key = (seed, len(at.events))
         return gather(needs, self.model, entries, at.states, self.source, key, plan.statistics)
 
     def _reach_weights(
         self, plan: Plan, at: Progress, density: float, seed: int, exchange: float
     ) -> dict[str, Any]:
+        entry: dict[str, Any] = {}
+        present = sum(at.masks.kept.values()) / self.entries.total
+        for number, part in enumerate(plan.steps(present, density)):
+            key = (seed, len(at.events), *([number] if number else []))
+            found = self._reach_once(plan, at, part, key, exchange)
+            entry = merged(entry, found) if entry else found
+        return entry
+
+    def _reach_once(
+        self, plan: Plan, at: Progress, density: float, key: tuple[object, ...], exchange: float
+    ) -> dict[str, Any]:
         before = at.masks
         growing = kept_count(self.entries.total, density) > sum(before.kept.values())
         needs = _needs(plan, growing, exchange) - {_TRIAL}
-        evidence = self._gathered(plan, at, seed, needs)
+        evidence = self._gathered(plan, at, key, needs)
         whole: dict[str, Tensor] = {}
         if plan.memory is not None:
             whole = complete(self.weights, at.away)
@@ -170,7 +185,7 @@ class Occasion:
         units = groups.units(at.masks)
         growing = grows(plan, groups, units, density)
         needs = plan.needs_to_grow if growing else plan.criterion.needs
-        evidence = self._gathered(plan, at, seed, needs)
+        evidence = self._gathered(plan, at, (seed, len(at.events)), needs)
         keep = decide_units(plan, self.model, groups, units, density, evidence, growing=growing)
         return keep, decision_of(groups, keep, self.weights, at.masks, evidence)
 
@@ -233,6 +248,15 @@ class Occasion:
 
 
 _TRIAL = Need("trial")
+
+
+def merged(first: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """One log entry of two cuts, one right after the other."""
+    layers = [
+        {**b, "kept_before": a["kept_before"], "pruned": a["pruned"] + b["pruned"]}
+        for a, b in zip(first["layers"], later["layers"], strict=True)
+    ]
+    return {**later, "pruned": first["pruned"] + later["pruned"], "layers": layers}
 
 
 def check_rehearse(needs: frozenset[Need], rehearse: Rehearse | None) -> None:

@@ -45,7 +45,8 @@ def perform(
         entries: the weights that are counted.
 
     Returns:
-        the new masks, and a log entry: kind, kept, total, pruned, regrown, and the same per layer.
+        the new masks, and a log entry: kind, kept, total, pruned, regrown, what the decision tells,
+        and the same counts per layer.
     """
     fresh = {
         name: {} if optimizer is None else fresh_values(optimizer, weights[name], name)
@@ -81,5 +82,6 @@ def perform(
         "total": entries.total,
         "pruned": pruned,
         "regrown": regrown,
+        **(decision.told or {}),
         "layers": counted,
     }

@@ -47,7 +47,7 @@ _TABLES: dict[str, Table[Any]] = {
 }
 
 
-_LIVE = {Need("gradient"), Need("gradient_square")}
+_LIVE = {Need("gradient"), Need("gradient_square"), Need("hessian_gradient")}
 
 
 def globs(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -146,6 +146,9 @@ class Plan:
             weights aside, and the optimiser forgets (Frankle and Carbin 2019; Renda et al. 2020).
         penalty: pulls on what shall go, from when that is chosen until the schedule's one event
             removes it.
+        rounds: an event cuts in so many steps, all at once, each to the same fraction of the
+            survivors, with evidence collected anew before each (Tanaka et al. 2020, "SynFlow"). The
+            log has one entry.
     """
 
     schedule: Schedule | SignalSchedule
@@ -161,6 +164,7 @@ class Plan:
     statistics: Statistics = "batch"
     rewind: bool = False
     penalty: Penalty | None = None
+    rounds: int = 1
 
     def __post_init__(self) -> None:
         check_penalty(self)
@@ -201,6 +205,13 @@ class Plan:
                 "rewind gives all weights their first values again, so nothing can be remembered "
                 "or return with others; leave out rewind, or regrowth and memory."
             )
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
+            raise RegrowError(f"rounds={self.rounds!r} is a whole number of at least 1.")
+        if self.rounds > 1 and (self.regrowth is not None or self.memory is not None):
+            raise RegrowError(
+                f"rounds={self.rounds} are steps of a cut after which nothing returns; leave out "
+                "rounds, or regrowth and memory."
+            )
         if self.floor < 1:
             raise RegrowError(
                 f"floor={self.floor} would let layers be emptied; it is a count of at least 1."
@@ -226,6 +237,11 @@ class Plan:
     def competes(self) -> bool:
         """Whether removed weights return by competing under the criterion."""
         return self.memory is not None and self.regrowth is None
+
+    def steps(self, present: float, density: float) -> list[float]:
+        """Densities of an event's rounds from the present one, d (density / d)^(j / rounds)."""
+        share = density / present
+        return [*(present * share ** (j / self.rounds) for j in range(1, self.rounds)), density]
 
     def exchange_at(self, step: Step) -> float:
         """The fraction of living weights to exchange at a step: a cosine until the last event.
@@ -283,6 +299,8 @@ def plan_spec(plan: Plan) -> dict[str, Any]:
         spec["rewind"] = True
     if plan.penalty is not None:
         spec["penalty"] = PENALTIES.spec(plan.penalty)
+    if plan.rounds > 1:
+        spec["rounds"] = plan.rounds
     grow = plan.regrowth
     spec["regrowth"] = grow and {
         "rule": RULES.spec(grow.rule),

@@ -120,7 +120,10 @@ def validate(
         chosen = frozenset(entry.name for entry in scope(plan, entries))
         for sparsity in sparsities(plan.schedule):
             if sparsity > 0:
-                feasible(plan, entries, 1.0 - sparsity)
+                # Of an event's rounds the first keeps the most, and the last the least.
+                first = plan.steps(1.0 - reached, 1.0 - sparsity)[0]
+                for density in dict.fromkeys((1.0 - sparsity, first)):
+                    feasible(plan, entries, density)
             if sparsity < reached and plan.regrowth is not None:
                 _check_room(plan, entries, chosen, reached, sparsity)
             reached = sparsity

@@ -40,8 +40,9 @@ def prune(
     loss_fn: LossFn | None = None,
     data: Iterable[Any] | None = None,
     batches: int | None = 64,
-    seed: int = 0,
     example: Any = None,
+    rounds: int = 1,
+    seed: int = 0,
 ) -> Inspection:
     """Cut a model once, in place: removed weights become true zeros.
 
@@ -56,8 +57,11 @@ def prune(
         include, exclude: globs of layers; excluded ones stay whole and still count.
         floor: the least number of units that stay in a layer.
         loss_fn, data, batches: for criteria that need gradients, as in `attach`.
+        example: one batch of inputs, for criteria that need its shape or go by neighbouring
+            layers.
+        rounds: in how many steps, with evidence collected anew before each (see `Plan`); if the
+            user's loss fails in a later one, what the earlier ones cut is gone.
         seed: for random criteria.
-        example: one batch of inputs, for criteria that go by neighbouring layers.
 
     Returns:
         the counts after the cut; print it.
@@ -82,13 +86,16 @@ def prune(
         include=include,
         exclude=exclude,
         floor=floor,
+        rounds=rounds,
     )
     if any(need.kind == "damage" for need in plan.needs):
         raise RegrowError(
             "this allocation goes by the damage of an earlier cut, and a single cut has none; "
             "choose another, such as 'global' or 'erk'."
         )
-    feasible(plan, entries, 1 - sparsity)
+    densities = plan.steps(1.0, 1 - sparsity)
+    for density in dict.fromkeys((densities[-1], densities[0])):
+        feasible(plan, entries, density)
     weights = weights_of(model, entries)
     check_finite(weights)
     masks = MaskSet({name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()})
@@ -98,15 +105,18 @@ def prune(
             f"sparsity {sparsity:g} was asked for, but the model is at "
             f"{1 - present / entries.total:.4f} already; ask for more, or grow back with attach."
         )
-    evidence = gather(
-        plan.criterion.needs | plan.allocation.needs,
-        unwrap(model),
-        entries,
-        {},
-        Source(loss_fn, data, batches, neighbours_for([plan], model, entries, example)),
-        (seed, 0),
-        "running",
-    )
-    decision = decide(plan, entries, masks, 1 - sparsity, evidence)
-    masks, _ = perform(decision, weights, masks, None, entries)
+    around = neighbours_for([plan], model, entries, example)
+    source = Source(loss_fn, data, batches, example, around)
+    for number, density in enumerate(densities):
+        evidence = gather(
+            plan.criterion.needs | plan.allocation.needs,
+            unwrap(model),
+            entries,
+            {},
+            source,
+            (seed, 0, *([number] if number else [])),
+            "running",
+        )
+        decision = decide(plan, entries, masks, density, evidence)
+        masks, _ = perform(decision, weights, masks, None, entries)
     return inspect(model, masks=masks)

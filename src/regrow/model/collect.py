@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from regrow.core.errors import RegrowError
@@ -122,34 +123,99 @@ def gradients(
     names = list(weights)
     mean = {name: torch.zeros_like(weights[name], dtype=torch.float32) for name in names}
     squares = {name: torch.zeros_like(mean[name]) for name in names} if square else {}
-    frozen = [p for p in weights.values() if not p.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(True)
     count = 0
-    try:
-        normalised = batch_statistics(model) if statistics == "batch" else contextlib.nullcontext()
-        with evaluation(model), normalised, torch.enable_grad():
-            for batch in batches:
-                loss = loss_fn(model, batch)
-                _check_loss(loss)
-                grads = torch.autograd.grad(loss, [weights[n] for n in names], allow_unused=True)
-                if all(grad is None for grad in grads):
-                    raise RegrowError(
-                        "the loss does not depend on the weights of the model that loss_fn is "
-                        "given; use its first argument, not a model from outside."
-                    )
-                for name, grad in zip(names, grads, strict=True):
-                    if grad is not None:
-                        mean[name] += grad
-                        if square:
-                            squares[name].addcmul_(grad.float(), grad.float())
-                count += 1
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
+    with _differentiable(model, weights, statistics):
+        for batch in batches:
+            for name, grad in zip(names, _gradient(model, weights, loss_fn, batch), strict=True):
+                if grad is not None:
+                    mean[name] += grad
+                    if square:
+                        squares[name].addcmul_(grad.float(), grad.float())
+            count += 1
     for tensor in (*mean.values(), *squares.values()):
         tensor /= max(count, 1)
     return mean, squares
+
+
+def hessian_products(
+    model: nn.Module,
+    weights: Mapping[str, nn.Parameter],
+    loss_fn: LossFn,
+    batches: Iterable[Any],
+    vector: Mapping[str, Tensor],
+    *,
+    statistics: Statistics = "running",
+) -> dict[str, Tensor]:
+    """Hv in float32: the Hessian of the mean loss over all the weights together, times a vector.
+
+    By double backward, one batch at a time: Hv is the gradient of g . v. What differentiates once
+    only, such as a fused kernel of one's own, cannot be used in the loss; attention is computed by
+    its plain formula meanwhile.
+
+    Args:
+        model, weights, loss_fn, statistics: see `gradients`.
+        batches: at least one; the same as the vector's, if that is the gradient.
+        vector: v, of the weights' shapes by name.
+
+    Raises:
+        RegrowError: as `gradients` does.
+    """
+    names = list(weights)
+    mean = {name: torch.zeros_like(weights[name], dtype=torch.float32) for name in names}
+    count = 0
+    with _differentiable(model, weights, statistics), sdpa_kernel(SDPBackend.MATH):
+        for batch in batches:
+            grads = _gradient(model, weights, loss_fn, batch, create_graph=True)
+            pairs = [(g, n) for g, n in zip(grads, names, strict=True) if g is not None]
+            along = torch.stack([(g.float() * vector[n]).sum() for g, n in pairs]).sum()
+            count += 1
+            if not along.requires_grad:  # The loss is linear in the weights.
+                continue
+            found = torch.autograd.grad(along, [weights[n] for n in names], allow_unused=True)
+            for name, product in zip(names, found, strict=True):
+                if product is not None:
+                    mean[name] += product
+    for tensor in mean.values():
+        tensor /= max(count, 1)
+    return mean
+
+
+@contextlib.contextmanager
+def _differentiable(
+    model: nn.Module, weights: Mapping[str, nn.Parameter], statistics: Statistics
+) -> Iterator[None]:
+    """The network as gradients are read of it, for the time being."""
+    frozen = [p for p in weights.values() if not p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        normalised = batch_statistics(model) if statistics == "batch" else contextlib.nullcontext()
+        with evaluation(model), normalised, torch.enable_grad():
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def _gradient(
+    model: nn.Module,
+    weights: Mapping[str, nn.Parameter],
+    loss_fn: LossFn,
+    batch: Any,
+    *,
+    create_graph: bool = False,
+) -> tuple[Tensor | None, ...]:
+    loss = loss_fn(model, batch)
+    _check_loss(loss)
+    grads = torch.autograd.grad(
+        loss, list(weights.values()), allow_unused=True, create_graph=create_graph
+    )
+    if all(grad is None for grad in grads):
+        raise RegrowError(
+            "the loss does not depend on the weights of the model that loss_fn is given; use its "
+            "first argument, not a model from outside."
+        )
+    return grads
 
 
 def _check_loss(loss: Any) -> None:

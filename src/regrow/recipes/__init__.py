@@ -5,9 +5,11 @@ from regrow.engine.program import Program
 from regrow.recipes.bidirectional import bidirectional
 from regrow.recipes.bidirectional_paper import bidirectional_paper
 from regrow.recipes.bidirectional_units import bidirectional_units
+from regrow.recipes.cops import cops
 from regrow.recipes.gradual import gradual
 from regrow.recipes.granet import granet
 from regrow.recipes.granet_st import granet_st
+from regrow.recipes.grasp import grasp
 from regrow.recipes.greg import greg1, greg2
 from regrow.recipes.hybrid import hybrid
 from regrow.recipes.iterative import iterative
@@ -15,7 +17,9 @@ from regrow.recipes.lookahead import lookahead
 from regrow.recipes.manual import manual
 from regrow.recipes.one_shot import one_shot
 from regrow.recipes.rigl import rigl
+from regrow.recipes.snip import snip
 from regrow.recipes.sparse_evolution import sparse_evolution
+from regrow.recipes.synflow import synflow
 
 RECIPES: Table[Program] = Table(
     "recipe",
@@ -34,6 +38,10 @@ RECIPES: Table[Program] = Table(
     Row("granet_st", granet_st, "Liu et al. 2021 (GraNet)"),
     Row("rigl", rigl, "Evci et al. 2020, algorithm 1"),
     Row("set", sparse_evolution, "Mocanu et al. 2018, algorithm 1"),
+    Row("snip", snip, "Lee et al. 2019, algorithm 1"),
+    Row("grasp", grasp, "Wang et al. 2020, algorithm 1"),
+    Row("synflow", synflow, "Tanaka et al. 2020, algorithm 1"),
+    Row("cops", cops, "arXiv 2107.12673 (2021), reconstructed"),
 )
 
 __all__ = [
@@ -41,9 +49,11 @@ __all__ = [
     "bidirectional",
     "bidirectional_paper",
     "bidirectional_units",
+    "cops",
     "gradual",
     "granet",
     "granet_st",
+    "grasp",
     "greg1",
     "greg2",
     "hybrid",
@@ -52,5 +62,7 @@ __all__ = [
     "manual",
     "one_shot",
     "rigl",
+    "snip",
     "sparse_evolution",
+    "synflow",
 ]

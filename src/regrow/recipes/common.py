@@ -150,6 +150,25 @@ def paced(
     return Program((Stage(replace(plan(watched, cut), rewind=rewind)),), seed)
 
 
+def at_the_start(
+    sparsity: float, epochs: int, criterion: Any, seed: int, scope: Scope, *, rounds: int = 1
+) -> Program:
+    """One cut of initial weights before all training; what stays is trained for all the epochs.
+
+    Raises:
+        RegrowError: several rounds of units, or a keyword that is none of `Scope`'s.
+    """
+    made = plan(OneShot(sparsity), {"criterion": criterion, **scope})
+    if rounds != 1:
+        if isinstance(made, UnitPlan):
+            raise RegrowError(
+                f"channels and heads are cut in one round, not {rounds}; give rounds=1, or a "
+                "pattern of weights."
+            )
+        made = replace(made, rounds=rounds)
+    return Program((Stage(made, Step.epochs(epochs)),), seed, "initial")
+
+
 def interval(epochs: int, cuts: int) -> Step:
     """Epochs for each of several cuts.
 

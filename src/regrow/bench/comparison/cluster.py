@@ -63,7 +63,7 @@ def run_on_cluster(
         running: dict[Any, Cell] = {}
 
         def submit(cell: Cell) -> None:
-            dense = None if cell.program is None else store.files(cell.dense())
+            dense = None if cell.from_scratch else store.files(cell.dense())
             running[task.remote(text, cell.key, dense, where, device)] = cell
 
         for cell in first:

@@ -93,7 +93,7 @@ def gather(cells: Mapping[Place, Cell], store: Store) -> list[Row]:
         found = store.result(cell)
         if found is None:
             continue
-        before = store.result(cell.dense()) if cell.program is not None else None
+        before = None if cell.from_scratch else store.result(cell.dense())
         spent = 0 if before is None else int(before["result"]["epochs"])
         row = _row(place, found, spent)
         rows[place, row.cell] = row

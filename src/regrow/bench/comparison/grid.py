@@ -67,7 +67,8 @@ class Grid:
         criteria: of what is cut; one, or each with each strategy.
         pattern: what is cut together; a name or a table.
         seeds: how many, from 0 on.
-        epochs: of every arm, after the dense network.
+        epochs: of every arm, after the dense network; one that starts from initial weights gets
+            the dense network's epochs besides.
         trials: factors of the learning rate; every arm is tried with each, and the one that is
             best on validation data counts.
         training: of the task, where it differs.
@@ -153,13 +154,17 @@ class Study:
     ) -> Iterator[tuple[Place, Cell]]:
         tried = replace(training, fine_tune_lr=training.fine_tune_lr * place.trial)
         for arm, strategy, cut in self._strategies(grid, place.sparsity):
-            program = strategy.program(place.sparsity, grid.epochs, place.seed, cut)
-            self._check_budget(arm, program, grid)
-            cycles = strategy.cycles(program, program.epochs or grid.epochs)
+            epochs, lr = grid.epochs, tried.fine_tune_lr
+            program = strategy.program(place.sparsity, epochs, place.seed, cut)
+            if program.start == "initial":  # As much training as others have with their dense one.
+                epochs, lr = training.dense_epochs + epochs, training.lr * place.trial
+                program = strategy.program(place.sparsity, epochs, place.seed, cut)
+            self._check_budget(arm, program, epochs)
+            cycles = strategy.cycles(program, program.epochs or epochs)
             here = replace(place, arm=arm)
             yield (
                 here,
-                Cell(task, place.model, place.seed, tried, program, cycles, name=_told(here)),
+                Cell(task, place.model, place.seed, tried, program, cycles, lr, name=_told(here)),
             )
 
     def _strategies(
@@ -190,10 +195,10 @@ class Study:
             wrong = {"name": "shuffled", "of": usual}
             yield GRADUAL.name + SHUFFLED, GRADUAL, {**cut, "criterion": wrong}
 
-    def _check_budget(self, arm: str, program: Program, grid: Grid) -> None:
-        if self.equal and program.epochs not in (None, grid.epochs):
+    def _check_budget(self, arm: str, program: Program, epochs: int) -> None:
+        if self.equal and program.epochs not in (None, epochs):
             raise RegrowError(
-                f"arm {arm!r} lasts {program.epochs} epochs, the others {grid.epochs}; make them "
+                f"arm {arm!r} lasts {program.epochs} epochs, the others {epochs}; make them "
                 "equal, or say budget = 'unequal' above the grids, which every figure then tells."
             )
 

@@ -187,6 +187,20 @@ STRATEGIES: Mapping[str, Strategy] = {
         ),
         Strategy("greg1", "greg1", "chosen at once, pulled to zero, removed half-way"),
         Strategy("greg2", "greg2", "the same, chosen after a pull on everything"),
+        Strategy("snip", "snip", "one cut before training, by |w g|", {"criterion": "taylor"}),
+        Strategy("grasp", "grasp", "one cut before training, by w Hg", {"criterion": "grasp"}),
+        Strategy(
+            "synflow",
+            "synflow",
+            "a cut in a hundred rounds before training, by synaptic flow",
+            {"criterion": "synflow"},
+        ),
+        Strategy(
+            "cops",
+            "cops",
+            "one cut before training, by |w g| as far as synaptic flow allows",
+            {"criterion": "taylor"},
+        ),
     )
 }
 """Those that need no table of their own in a study's file."""

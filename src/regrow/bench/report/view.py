@@ -14,7 +14,7 @@ from regrow.bench.report.compare import Cell, Experiment, Level, difference
 from regrow.bench.report.deploy import Deployment, deployment
 from regrow.bench.report.figures import figures
 from regrow.bench.report.parts import Figure, Table, slots, sparse_cells
-from regrow.bench.report.records import CONTROL, Arm, Run, Spent
+from regrow.bench.report.records import CONTROL, DENSE, Arm, Run, Spent
 from regrow.bench.report.svg import colour_index
 from regrow.bench.report.verdict import Verdict, judge, scaled
 
@@ -125,7 +125,10 @@ def _caption(experiment: Experiment) -> str:
     counted = "; ".join(dict.fromkeys(run.arms[run.recipe].denominator for run in experiment.runs))
     several = max(len(cell.by_seed) for cell in cells) > 1
     words = "Means over seeds, ± the standard deviation." if several else "One seed."
-    words += f" Sparsity counts {counted}. Each arm of a run starts from the same dense network"
+    arms = [arm for cell in cells for arm in cell.by_seed.values()]
+    fresh = {arm.name for arm in arms if DENSE not in arm.epochs.phases}
+    each = f"Each other than {text.joined(sorted(fresh))}" if fresh else "Each arm of a run"
+    words += f" Sparsity counts {counted}. {each} starts from the same dense network"
     words += "; differences are paired by seed and computed before rounding."
     for unit, split in _shared(experiment).items():
         words += f" {text.sentence(unit)} of every sparse arm: {split}."
