@@ -17,6 +17,7 @@ from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS
 from regrow.parts.regrowth import RULES, VALUES
+from regrow.parts.repair import REPAIRS
 from regrow.parts.schedule import SCHEDULES
 from regrow.recipes import RECIPES
 from regrow.recipes.common import CUT, Cut, Scope
@@ -29,6 +30,7 @@ _ALL: tuple[Table[Any], ...] = (
     VALUES,
     ALLOCATIONS,
     PATTERNS,
+    REPAIRS,
     CONTROLS,
     TASKS,
 )

@@ -1,4 +1,7 @@
-"""One event, always in one order: score, pool, count, select, regrow. Pure: nothing is written."""
+"""One event, always in one order: score, pool, count, select, repair or regrow.
+
+Pure: nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +133,9 @@ class _Event:
         scores = self.scores(self.plan.criterion)
         keep = self.best({n: s.masked_fill(~alive[n], -torch.inf) for n, s in scores.items()})
         # A unit may hold entries that were removed one by one before: those stay removed.
-        return Decision({name: mask & alive[name] for name, mask in keep.items()})
+        keep = {name: mask & alive[name] for name, mask in keep.items()}
+        repair = self.plan.repair
+        return Decision(keep, repair.delta(self.evidence, alive, keep) if repair else None)
 
     def compete(self, alive: Mapping[str, Tensor]) -> Decision:
         keep = self.best(self.scores(self.plan.criterion))

@@ -99,6 +99,7 @@ class Occasion:
             self.source,
             (seed, len(at.events)),
             plan.statistics,
+            before,
         )
         whole: dict[str, Tensor] = {}
         if plan.memory is not None:
@@ -212,7 +213,7 @@ def check_rehearse(needs: frozenset[Need], rehearse: Rehearse | None) -> None:
 def _needs(plan: Plan, growing: bool, exchange: float) -> frozenset[Need]:
     """What this event asks for, which may be less than the plan does."""
     if plan.regrowth is None or (not growing and exchange <= 0):
-        return plan.criterion.needs | plan.allocation.needs
+        return plan.needs_to_cut
     if exchange > 0:
         return plan.needs
     return plan.regrowth.needs

@@ -13,6 +13,7 @@ from regrow.core.protocols import (
     Allocation,
     Criterion,
     Pattern,
+    Repair,
     Schedule,
     Selector,
     SignalSchedule,
@@ -29,6 +30,7 @@ from regrow.parts.patterns.element import Element
 from regrow.parts.patterns.unit import Unit
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.regrowth.values import Zero
+from regrow.parts.repair import REPAIRS
 from regrow.parts.schedule import SCHEDULES
 from regrow.parts.select import SELECTORS
 from regrow.parts.select.top_k import TopK
@@ -39,12 +41,13 @@ _TABLES: dict[str, Table[Any]] = {
     "allocation": ALLOCATIONS,
     "pattern": PATTERNS,
     "selector": SELECTORS,
+    "repair": REPAIRS,
     "rule": RULES,
     "value": VALUES,
 }
 
 
-_LIVE = {Need("gradient"), Need("gradient_square")}
+_LIVE = {"gradient", "gradient_square", "inverse_fisher"}
 
 
 def globs(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -123,6 +126,7 @@ class Plan:
             see `regrow.model.collect.gradients`. Where nothing reads any it is "running".
         rewind: after every cut the whole network goes back to what it was at the start, removed
             weights aside, and the optimiser forgets (Frankle and Carbin 2019; Renda et al. 2020).
+        repair: how the weights that stay move at a cut; None leaves them.
     """
 
     schedule: Schedule | SignalSchedule
@@ -137,6 +141,7 @@ class Plan:
     memory: float | None = None
     statistics: Statistics = "batch"
     rewind: bool = False
+    repair: Repair | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.pattern, Unit):
@@ -176,13 +181,14 @@ class Plan:
                 "rewind gives all weights their first values again, so nothing can be remembered "
                 "or return with others; leave out rewind, or regrowth and memory."
             )
+        self._check_repair()
         if self.floor < 1:
             raise RegrowError(
                 f"floor={self.floor} would let layers be emptied; it is a count of at least 1."
             )
         if self.statistics not in get_args(Statistics):
             raise RegrowError(f"statistics={self.statistics!r} is neither 'batch' nor 'running'.")
-        if not self.needs & _LIVE:
+        if not any(need.of == "current" and need.kind in _LIVE for need in self.needs):
             object.__setattr__(self, "statistics", "running")
         object.__setattr__(self, "include", globs(self.include))
         object.__setattr__(self, "exclude", globs(self.exclude))
@@ -190,7 +196,7 @@ class Plan:
     @property
     def needs(self) -> frozenset[Need]:
         """All evidence that some event of the plan may ask for."""
-        needs = self.criterion.needs | self.allocation.needs
+        needs = self.needs_to_cut
         if self.competes:
             needs |= {Need("weight")}
         if self.rewind:
@@ -198,9 +204,35 @@ class Plan:
         return needs | self.regrowth.needs if self.regrowth else needs
 
     @property
+    def needs_to_cut(self) -> frozenset[Need]:
+        """What a cut asks for."""
+        needs = self.criterion.needs | self.allocation.needs
+        return needs | self.repair.needs if self.repair else needs
+
+    @property
     def competes(self) -> bool:
         """Whether removed weights return by competing under the criterion."""
         return self.memory is not None and self.regrowth is None
+
+    def _check_repair(self) -> None:
+        returns = self.regrowth is not None or self.memory is not None
+        if self.repair is not None and (returns or self.rewind):
+            raise RegrowError(
+                "a repair moves what stays for what is cut for good; leave out the repair, or "
+                "regrowth, memory and rewind."
+            )
+        inverses = {need for need in self.needs if need.how is not None}
+        if len(inverses) > 1:
+            raise RegrowError(
+                "criterion and repair ask for different inverses of the Fisher "
+                f"({', '.join(sorted(str(need.how) for need in inverses))}); give both the same "
+                "gradients, chunk, damping and memory_gib."
+            )
+        if inverses and self.competes:
+            raise RegrowError(
+                "removed weights have no gradients in a Fisher, so they cannot compete by it; "
+                "leave memory at None, or take another criterion."
+            )
 
     def exchange_at(self, step: Step) -> float:
         """The fraction of living weights to exchange at a step: a cosine, zero at the last event.
@@ -225,6 +257,8 @@ def plan_spec(plan: Plan) -> dict[str, Any]:
         spec["statistics"] = plan.statistics
     if plan.rewind:
         spec["rewind"] = True
+    if plan.repair is not None:
+        spec["repair"] = REPAIRS.spec(plan.repair)
     grow = plan.regrowth
     spec["regrowth"] = grow and {
         "rule": RULES.spec(grow.rule),

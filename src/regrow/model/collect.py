@@ -119,37 +119,60 @@ def gradients(
     Raises:
         RegrowError: the loss is no finite scalar, or does not depend on the weights.
     """
+    mean = {n: torch.zeros_like(w, dtype=torch.float32) for n, w in weights.items()}
+    squares = {n: torch.zeros_like(total) for n, total in mean.items()} if square else {}
+    count = 0
+    with contextlib.closing(
+        each_gradient(model, weights, loss_fn, batches, statistics=statistics)
+    ) as found:
+        for grads in found:
+            for name, grad in grads.items():
+                if grad is not None:
+                    mean[name] += grad
+                    if square:
+                        squares[name].addcmul_(grad.float(), grad.float())
+            count += 1
+    for tensor in (*mean.values(), *squares.values()):
+        tensor /= max(count, 1)
+    return mean, squares
+
+
+def each_gradient(
+    model: nn.Module,
+    weights: Mapping[str, nn.Parameter],
+    loss_fn: LossFn,
+    batches: Iterable[Any],
+    *,
+    statistics: Statistics,
+) -> Generator[dict[str, Tensor | None], None, None]:
+    """dL/dw of one batch after the other, by clean name; None of a weight that was not used.
+
+    Close it, or read it to its end, before the model is used again. Arguments and errors are
+    those of `gradients`.
+    """
     names = list(weights)
-    mean = {name: torch.zeros_like(weights[name], dtype=torch.float32) for name in names}
-    squares = {name: torch.zeros_like(mean[name]) for name in names} if square else {}
     frozen = [p for p in weights.values() if not p.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(True)
-    count = 0
     try:
         normalised = batch_statistics(model) if statistics == "batch" else contextlib.nullcontext()
-        with evaluation(model), normalised, torch.enable_grad():
+        with evaluation(model), normalised:
             for batch in batches:
-                loss = loss_fn(model, batch)
-                _check_loss(loss)
-                grads = torch.autograd.grad(loss, [weights[n] for n in names], allow_unused=True)
+                with torch.enable_grad():
+                    loss = loss_fn(model, batch)
+                    _check_loss(loss)
+                    grads = torch.autograd.grad(
+                        loss, [weights[n] for n in names], allow_unused=True
+                    )
                 if all(grad is None for grad in grads):
                     raise RegrowError(
                         "the loss does not depend on the weights of the model that loss_fn is "
                         "given; use its first argument, not a model from outside."
                     )
-                for name, grad in zip(names, grads, strict=True):
-                    if grad is not None:
-                        mean[name] += grad
-                        if square:
-                            squares[name].addcmul_(grad.float(), grad.float())
-                count += 1
+                yield dict(zip(names, grads, strict=True))
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
-    for tensor in (*mean.values(), *squares.values()):
-        tensor /= max(count, 1)
-    return mean, squares
 
 
 def _check_loss(loss: Any) -> None:

@@ -10,6 +10,7 @@ from regrow.recipes.hybrid import hybrid
 from regrow.recipes.iterative import iterative
 from regrow.recipes.manual import manual
 from regrow.recipes.one_shot import one_shot
+from regrow.recipes.woodfisher import woodfisher
 
 RECIPES: Table[Program] = Table(
     "recipe",
@@ -20,6 +21,7 @@ RECIPES: Table[Program] = Table(
     Row("iterative", iterative, "arXiv 2508.13836 (2025)"),
     Row("hybrid", hybrid, "arXiv 2508.13836 (2025)"),
     Row("gradual", gradual, "Zhu and Gupta 2017, eq. 1"),
+    Row("woodfisher", woodfisher, "Singh and Alistarh 2020"),
     Row("manual", manual, "arXiv 2508.13836 (2025)"),
 )
 
@@ -33,4 +35,5 @@ __all__ = [
     "iterative",
     "manual",
     "one_shot",
+    "woodfisher",
 ]

@@ -9,6 +9,7 @@ from regrow.parts.criteria.random import Random
 from regrow.parts.criteria.saliency import Saliency
 from regrow.parts.criteria.shuffled import Shuffled
 from regrow.parts.criteria.taylor import Taylor
+from regrow.parts.criteria.woodfisher import WoodFisher
 
 CRITERIA: Table[Criterion] = Table(
     "criterion",
@@ -17,6 +18,7 @@ CRITERIA: Table[Criterion] = Table(
     Row("taylor", Taylor, "Molchanov et al. 2017, eq. 7"),
     Row("saliency", Saliency, "LeCun et al. 1990, eq. 4"),
     Row("fisher", Fisher, "arXiv 2508.13836 (2025)"),
+    Row("woodfisher", WoodFisher, "Singh and Alistarh 2020, sec. 4"),
     Row("random", Random, "Blalock et al. 2020"),
     Row("shuffled", Shuffled, "Su et al. 2020"),
 )
