@@ -44,6 +44,7 @@ CASES: dict[str, tuple[Callable[[], Program], int]] = {
         ),
         3,
     ),
+    "woodfisher": (lambda: recipes.woodfisher(0.8, 5, every=2, gradients=2, chunk=16), 5),
     "patience": (lambda: recipes.iterative(0.9, 12, 2, patience=2), 9),
 }
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {

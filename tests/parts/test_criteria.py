@@ -140,7 +140,7 @@ def test_random_depends_on_the_key_and_on_nothing_else() -> None:
 @pytest.mark.parametrize("row", list(CRITERIA), ids=lambda row: row.name)
 def test_every_criterion_declares_what_it_reads(row: Any) -> None:
     part = row.make()
-    tensors = {need: {"w": torch.rand(3, 4)} for need in part.needs}
+    tensors = {n: {"w": torch.rand((3, 4, 4) if n.how else (3, 4))} for n in part.needs}
     scores = part.score(Evidence(tensors, key=(0,)))
     assert scores["w"].shape == (3, 4)
     for need in part.needs:

@@ -35,8 +35,8 @@ def fisher_bytes(sizes: Sequence[int], chunk: int, width: int = 4) -> int:
     layouts = [layout(numel, chunk) for numel in sizes]
     blocks = sum(count * size**2 for count, size in layouts) * width
     group = sum(count * size for count, size in layouts) * width * _GROUP
-    # A slice of blocks, its factor and its inverse, in float64.
-    working = max(min(count, per_slice(size)) * size**2 for count, size in layouts) * 8 * 3
+    # A slice of blocks and its factor, then the factor and the inverse, in float64.
+    working = max(min(count, per_slice(size)) * size**2 for count, size in layouts) * 8 * 2
     return blocks + max(group, working)
 
 
@@ -132,19 +132,23 @@ def invert(sums: Mapping[str, Tensor], gradients: int, damping: float) -> None:
     """
     for name, blocks in sums.items():
         for (part,) in slices(blocks):
-            matrix = part.double().div_(gradients)
-            diagonal = matrix.diagonal(dim1=1, dim2=2)
-            rounding = diagonal.amax(dim=1, keepdim=True) * (16 * torch.finfo(blocks.dtype).eps)
-            diagonal.add_(rounding.clamp_min_(damping))
-            factor, info = torch.linalg.cholesky_ex(matrix)
-            if bool(info.any()) or not bool(torch.isfinite(factor).all()):
-                raise RegrowError(
-                    f"{name}: the empirical Fisher, with entries up to {float(diagonal.amax()):.3g}"
-                    f", cannot be inverted with damping={damping:g}; raise the damping, or look "
-                    "for gradients that are not finite."
-                )
-            del matrix, diagonal
-            part.copy_(torch.cholesky_inverse(factor))
+            _invert(part, name, gradients, damping)
+
+
+def _invert(part: Tensor, name: str, gradients: int, damping: float) -> None:
+    matrix = part.double().div_(gradients)
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    rounding = diagonal.amax(dim=1, keepdim=True) * (16 * torch.finfo(part.dtype).eps)
+    diagonal.add_(rounding.clamp_min_(damping))
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if bool(info.any()) or not bool(factor.diagonal(dim1=1, dim2=2).isfinite().all()):
+        raise RegrowError(
+            f"{name}: the empirical Fisher, with entries up to {float(diagonal.amax()):.3g}, "
+            f"cannot be inverted with damping={damping:g}; raise the damping, or look for "
+            "gradients that are not finite."
+        )
+    del matrix, diagonal
+    part.copy_(torch.cholesky_inverse(factor))
 
 
 def wide(weight: Tensor) -> torch.dtype:

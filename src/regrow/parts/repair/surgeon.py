@@ -79,16 +79,18 @@ class Surgeon:
 
 def _joint(inverse: Tensor, values: Tensor, cut: Tensor, name: str) -> Tensor:
     """(F^-1_SS)^-1 w_S in S and 0 elsewhere, (blocks, size), in float64 a few blocks at a time."""
-    found = []
-    for part, w, s in slices(inverse, values, cut):
-        # With rows and columns outside S those of the identity, all blocks are of one size.
-        matrix = part.double().mul_(s.unsqueeze(1)).mul_(s.unsqueeze(2))
-        matrix.diagonal(dim1=1, dim2=2).add_(~s)
-        factor, info = torch.linalg.cholesky_ex(matrix)
-        if bool(info.any()):
-            raise RegrowError(
-                f"{name}: the inverse Fisher of what is cut is not positive definite; raise the "
-                "damping, or take the sum of single updates."
-            )
-        found.append(torch.cholesky_solve((w * s).double().unsqueeze(2), factor).squeeze(2))
-    return torch.cat(found).to(inverse.dtype)
+    parts = slices(inverse, values, cut)
+    return torch.cat([_solved(part, w, s, name) for part, w, s in parts]).to(inverse.dtype)
+
+
+def _solved(inverse: Tensor, values: Tensor, cut: Tensor, name: str) -> Tensor:
+    # With rows and columns outside S those of the identity, all blocks are of one size.
+    matrix = inverse.to(torch.float64, copy=True).mul_(cut.unsqueeze(1)).mul_(cut.unsqueeze(2))
+    matrix.diagonal(dim1=1, dim2=2).add_(~cut)
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if bool(info.any()):
+        raise RegrowError(
+            f"{name}: the inverse Fisher of what is cut is not positive definite; raise the "
+            "damping, or take the sum of single updates."
+        )
+    return torch.cholesky_solve((values * cut).double().unsqueeze(2), factor).squeeze(2)
