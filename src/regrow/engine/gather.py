@@ -155,7 +155,8 @@ def _inverse(
         blocks, count = outer_products(
             network, weights, loss_fn, batches, chunk, masks, statistics=statistics
         )
-    total = torch.tensor(float(count), dtype=torch.float64)
+    # Beside the blocks, since not every way between ranks takes tensors of the processor.
+    total = next(iter(blocks.values())).new_tensor(count, dtype=torch.float64)
     _sum([total, *blocks.values()])
     invert(blocks, int(total), how.damping)
     return blocks

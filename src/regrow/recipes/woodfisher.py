@@ -78,7 +78,7 @@ def woodfisher(
         raise RegrowError(f"update={update!r} is none of 'single', 'joint' and 'none'.")
     finish = max(start + 1, epochs * 3 // 4) if end is None else end
     schedule: Any = OneShot(sparsity)
-    if finish != 0:
+    if (start, finish) != (0, 0):
         pace = max(1, (finish - start) // 8) if every is None else every
         first = min(initial, sparsity)
         schedule = Cubic(sparsity, Step.epochs(finish), Step.epochs(start), Step.of(pace), first)

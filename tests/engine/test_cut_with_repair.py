@@ -142,6 +142,7 @@ def test_the_recipe_is_a_cubic_ramp_or_one_cut() -> None:
         (lambda: Plan(OneShot(0.5), WoodFisher(5), repair=Surgeon()), "different inverses"),
         (lambda: recipes.woodfisher(update="both"), "update='both' is none of"),  # type: ignore[arg-type]
         (lambda: recipes.woodfisher(pattern="unit"), "leave the pattern"),
+        (lambda: recipes.woodfisher(start=3, end=0), "needs start < end"),
         (lambda: recipes.woodfisher(damping=0), "damping=0 must be above 0"),
         (lambda: prune(network(), 0.5, data=None), "pass loss_fn and data"),
         (lambda: prune(network(), 0.5, data=[]), "gave no batch"),
