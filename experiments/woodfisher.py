@@ -55,7 +55,7 @@ ARMS: dict[str, dict[str, Any]] = {
     },
 }
 NETWORKS = {"resnet20": resnet20, "vgg16_bn": vgg16_bn}
-EVENT: dict[str, Any] = {"gradients": 400, "batch": 4, "sparsity": 0.9}
+EVENT: dict[str, Any] = {"gradients": 400, "batch": 2, "sparsity": 0.9}
 
 Batch = tuple[Tensor, Tensor]
 
