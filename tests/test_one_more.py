@@ -14,8 +14,9 @@ from regrow.core.step import EPOCH, Step
 from regrow.core.table import Row, Table
 from regrow.engine import plan as plan_module
 from regrow.engine.event import decide
-from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.plan import Plan
 from regrow.engine.program import Program, Stage
+from regrow.engine.regrowth import Regrowth
 from regrow.model.inventory import Entry, Inventory
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.regrowth import RULES

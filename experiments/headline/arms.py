@@ -12,8 +12,9 @@ from typing import Any
 
 from regrow.core.evidence import Statistics
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.plan import Plan
 from regrow.engine.program import Program, Stage
+from regrow.engine.regrowth import Regrowth
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.schedule.cubic import Cubic

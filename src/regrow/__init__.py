@@ -10,12 +10,13 @@ from regrow.engine.cut import Shrunk, masked
 from regrow.engine.groups import Groups
 from regrow.engine.grow import grow
 from regrow.engine.latency import LatencyTable, measure_latency
-from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.plan import Plan
 from regrow.engine.prepare import prepare
 from regrow.engine.program import Program, Stage
 from regrow.engine.prune import prune
 from regrow.engine.pruning import Pruning
 from regrow.engine.recalibrate import recalibrate
+from regrow.engine.regrowth import Regrowth
 from regrow.engine.shrink import find_groups as groups
 from regrow.engine.shrink import shrink
 from regrow.export.packed import load, load_masks, save

@@ -15,11 +15,21 @@ from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS
 from regrow.parts.regrowth import RULES, VALUES
+from regrow.parts.repair import REPAIRS
 from regrow.parts.schedule import SCHEDULES
 from regrow.parts.select import SELECTORS
 from regrow.recipes import RECIPES
 
-PARTS: list[Table[Any]] = [CRITERIA, PATTERNS, ALLOCATIONS, SCHEDULES, SELECTORS, RULES, VALUES]
+PARTS: list[Table[Any]] = [
+    CRITERIA,
+    PATTERNS,
+    ALLOCATIONS,
+    SCHEDULES,
+    SELECTORS,
+    REPAIRS,
+    RULES,
+    VALUES,
+]
 TABLES: list[Table[Any]] = [*PARTS, RECIPES]
 # What a file would say of parts that cannot be built without it; further keywords beside.
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {

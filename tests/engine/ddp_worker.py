@@ -15,6 +15,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 import regrow
 from regrow import recipes
+from regrow.core.evidence import InverseFisher, Need
+from regrow.engine.gather import Source, gather
+from regrow.model.fisher import invert, outer_products
+from regrow.model.inventory import inventory, weights_of
 
 
 def digest(model: torch.nn.Module) -> str:
@@ -57,6 +61,7 @@ def _trained(rank: int) -> dict[str, object]:
         pruning.epoch_end()
         checksums.append(pruning.masks.checksum())
     pruning.finalize()
+    _fisher_of_all(rank)
     return {
         "data": float(data[0][0].sum()),
         "checksums": checksums,
@@ -82,6 +87,20 @@ def _exchanged(rank: int) -> list[object]:
         pruning.epoch_end()
     pruning.finalize()
     return [*found, pruning.explored, pruning.events[-1]["kept"], digest(model)]
+
+
+def _fisher_of_all(rank: int) -> None:
+    """The inverse Fisher of both ranks' gradients, of which one rank has more, is that of one."""
+    model, need = network(), Need("inverse_fisher", how=InverseFisher(chunk=16, damping=1e-2))
+    entries, shares = inventory(model), (batches(5, seed=1), batches(3, seed=2))
+    found = gather(
+        frozenset({need}), model, entries, {}, Source(loss_fn, shares[rank]), (0,), "running"
+    )
+    every = [*shares[0], *shares[1]]
+    sums, count = outer_products(model, weights_of(model, entries), loss_fn, every, 16)
+    invert(sums, count, 1e-2)
+    for name, blocks in sums.items():
+        torch.testing.assert_close(found[need][name], blocks, rtol=1e-4, atol=1e-3)
 
 
 def _tampered(rank: int) -> str:

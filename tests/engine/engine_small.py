@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.plan import Plan
 from regrow.engine.program import Program, Stage
+from regrow.engine.regrowth import Regrowth
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.schedule.one_shot import OneShot
 

@@ -8,11 +8,14 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from regrow.core.blocks import layout
 from regrow.core.decision import Decision
 from regrow.core.evidence import Evidence, Need
 from regrow.core.neighbours import Neighbours, Place
-from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.plan import Plan
+from regrow.engine.regrowth import Regrowth
 from regrow.model.inventory import Entry, Inventory
+from regrow.parts.criteria.woodfisher import WoodFisher
 from regrow.parts.regrowth import RULES
 from regrow.parts.schedule.one_shot import OneShot
 
@@ -49,6 +52,12 @@ def evidence_of(
             if kind == "weight" and which == "current":
                 drawn = {n: t * masks[n] for n, t in drawn.items()}
             tensors[Need(kind, which)] = drawn  # type: ignore[arg-type]
+    for how in (need for need in WoodFisher().needs if need.how):
+        sizes = {e.name: layout(e.numel, 8) for e in entries}
+        tensors[how] = {
+            name: torch.eye(size) + torch.rand(count, 1, 1, generator=generator)
+            for name, (count, size) in sizes.items()
+        }
     away = {e.name: torch.randn(e.shape, generator=generator) for e in entries}
     tensors[Need("weight", "remembered")] = {
         n: torch.where(masks[n], w, away[n]) for n, w in tensors[Need("weight")].items()

@@ -21,7 +21,8 @@ from torch import Tensor
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Need
 from regrow.engine.event import decide
-from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.plan import Plan
+from regrow.engine.regrowth import Regrowth
 from regrow.model.inventory import Inventory
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.patterns.block import Block

@@ -38,8 +38,9 @@ from regrow.core.errors import RegrowError
 from regrow.core.evidence import Need
 from regrow.core.step import Step
 from regrow.engine.event import decide
-from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.plan import Plan
 from regrow.engine.program import Program, Stage
+from regrow.engine.regrowth import Regrowth
 from regrow.parts.criteria.random import Random
 from regrow.parts.patterns.block import Block
 from regrow.parts.patterns.nm import NofM

@@ -293,7 +293,7 @@ def test_what_is_refused() -> None:
     late = Growing(0.1, IT(10), 1.0, pick=0.1, pick_delta=0.01)
     with pytest.raises(RegrowError, match="after the choice at 100it"):
         Plan(Manual((0.9,), (IT(100),)), penalty=late)
-    with pytest.raises(RegrowError, match="nothing to return"):
+    with pytest.raises(RegrowError, match="nothing to return, go back to or make"):
         Plan(Manual((0.9,), (IT(9),)), penalty=Growing(), memory=0.0)
     with pytest.raises(RegrowError, match="of one unit"):
         greg1(0.9, 10, removal="100it")

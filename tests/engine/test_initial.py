@@ -18,8 +18,9 @@ import regrow
 from regrow import recipes
 from regrow.core.errors import RegrowError
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Regrowth, plan_of, plan_spec
+from regrow.engine.plan import Plan, plan_of, plan_spec
 from regrow.engine.program import Program, Stage
+from regrow.engine.regrowth import Regrowth
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.criteria.synflow import SynFlow
 from regrow.parts.patterns.nm import NofM

@@ -23,8 +23,9 @@ from regrow.core.budget import kept_count
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.plan import Plan
 from regrow.engine.program import Program, Stage
+from regrow.engine.regrowth import Regrowth
 from regrow.parts.criteria.magnitude import Magnitude
 from regrow.parts.regrowth.gain import Gain
 from regrow.parts.regrowth.gradient import GradientMagnitude

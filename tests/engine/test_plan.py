@@ -12,13 +12,15 @@ import pytest
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Need
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Regrowth, plan_of, plan_spec
+from regrow.engine.plan import Plan, plan_of, plan_spec
 from regrow.engine.program import Program, Stage
+from regrow.engine.regrowth import Regrowth
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS
 from regrow.parts.patterns.nm import NofM
 from regrow.parts.regrowth import RULES, VALUES
+from regrow.parts.repair import REPAIRS
 from regrow.parts.schedule.constant import Constant
 from regrow.parts.schedule.cubic import Cubic
 from regrow.parts.schedule.geometric import Geometric
@@ -92,6 +94,7 @@ def test_every_schedule_is_written_and_read(schedule: Any) -> None:
             ("criterion", CRITERIA),
             ("allocation", ALLOCATIONS),
             ("pattern", PATTERNS),
+            ("repair", REPAIRS),
             ("rule", RULES),
             ("value", VALUES),
         )
@@ -109,9 +112,9 @@ def test_every_part_is_written_and_read(field: str, table: Any, name: str) -> No
     else:
         plan = Plan(OneShot(0.5), **{field: part})
     there_and_back(Program((Stage(plan, EP(3)),)))
-    assert getattr(plan if field in ("criterion", "allocation") else part, "needs", set()) <= {
-        *plan.needs
-    }
+    assert getattr(
+        plan if field in ("criterion", "allocation", "repair") else part, "needs", set()
+    ) <= {*plan.needs}
 
 
 def test_all_other_fields_come_back() -> None:
@@ -128,7 +131,7 @@ def test_all_other_fields_come_back() -> None:
     assert whole.needs == {Need("weight"), Need("weight", "reference"), Need("damage")}
 
 
-@pytest.mark.parametrize("criterion", ["saliency", "taylor", "fisher"])
+@pytest.mark.parametrize("criterion", ["saliency", "taylor", "fisher", "woodfisher"])
 def test_gradients_are_read_as_in_training_unless_a_file_is_older(criterion: str) -> None:
     plan = Plan(OneShot(0.5), CRITERIA.build(criterion))
     assert plan.statistics == "batch"

@@ -44,6 +44,7 @@ CASES: dict[str, tuple[Callable[[], Program], int]] = {
         ),
         3,
     ),
+    "woodfisher": (lambda: recipes.woodfisher(0.8, 5, every=2, gradients=2, chunk=16), 5),
     "patience": (lambda: recipes.iterative(0.9, 12, 2, patience=2), 9),
     "granet": (lambda: recipes.granet_st(0.8, 5, every="2it", ramp="6it", end="13it"), 5),
     "set": (lambda: recipes.sparse_evolution(0.8, 4), 4),

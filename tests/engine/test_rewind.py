@@ -12,7 +12,8 @@ from engine_small import batches, loss_fn, network
 import regrow
 from regrow import Program, recipes
 from regrow.core.errors import RegrowError
-from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.plan import Plan
+from regrow.engine.regrowth import Regrowth
 from regrow.parts.regrowth import RULES
 from regrow.parts.schedule.one_shot import OneShot
 

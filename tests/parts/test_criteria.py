@@ -145,7 +145,7 @@ def test_every_criterion_declares_what_it_reads(row: Any) -> None:
     of_tensors = {need for need in part.needs if need.kind != "neighbours"}
     alone = Neighbours((Place("w"),), (), (), {"w": torch.rand(3, 4)})
     around = alone if of_tensors < part.needs else None
-    tensors = {need: {"w": torch.rand(3, 4)} for need in of_tensors}
+    tensors = {n: {"w": torch.rand((3, 4, 4) if n.how else (3, 4))} for n in of_tensors}
     cut: dict[str, Any] = {"keep": 5, "alive": {"w": torch.ones(3, 4, dtype=torch.bool)}}
     scores = part.score(Evidence(tensors, key=(0,), neighbours=around, **cut))
     assert scores["w"].shape == (3, 4)

@@ -18,6 +18,7 @@ from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS
 from regrow.parts.penalty import PENALTIES
 from regrow.parts.regrowth import RULES, VALUES
+from regrow.parts.repair import REPAIRS
 from regrow.parts.schedule import SCHEDULES
 from regrow.parts.units import UNIT_CRITERIA
 from regrow.recipes import RECIPES
@@ -33,6 +34,7 @@ _ALL: tuple[Table[Any], ...] = (
     PATTERNS,
     UNIT_CRITERIA,
     PENALTIES,
+    REPAIRS,
     CONTROLS,
     TASKS,
 )

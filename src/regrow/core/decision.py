@@ -16,7 +16,7 @@ class Decision:
     Attributes:
         keep: boolean keep masks of the weights' shapes, True = kept, by clean weight name.
         delta: added to the weights once, before projection: the values of regrown entries (which
-            stand at zero), or the weight repair of a selector.
+            stand at zero), or the repair of those that stay when others are cut.
         told: what the criterion tells of it, plain data for the log.
     """
 

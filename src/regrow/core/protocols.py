@@ -170,6 +170,24 @@ class Selector(Protocol):
         ...
 
 
+class Repair(Protocol):
+    """How the weights that stay move when others are cut."""
+
+    @property
+    def needs(self) -> frozenset[Need]: ...
+
+    def delta(
+        self, evidence: Evidence, before: Mapping[str, Tensor], keep: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What is added to each weight of `keep`; zero wherever nothing stays.
+
+        Args:
+            evidence: of the network before the cut.
+            before, keep: keep masks before and after it; `keep` lies within `before`.
+        """
+        ...
+
+
 class Value(Protocol):
     """The value with which a regrown weight returns."""
 

@@ -1,4 +1,7 @@
-"""One event, always in one order: score, pool, count, select, regrow. Pure: nothing is written."""
+"""One event, always in one order: score, pool, count, select, repair or regrow.
+
+Pure: nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from regrow.core.decision import Decision
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need
 from regrow.core.protocols import Allocation, Criterion, Telling
-from regrow.engine.plan import Plan, Regrowth
+from regrow.engine.plan import Plan
+from regrow.engine.regrowth import Regrowth
 from regrow.model.inventory import Entry, Inventory
 
 
@@ -138,7 +142,9 @@ class _Event:
         best = self.best({n: s.masked_fill(~alive[n], -torch.inf) for n, s in scores.items()})
         # A unit may hold entries that were removed one by one before: those stay removed.
         keep = {name: mask & alive[name] for name, mask in best.items()}
-        return Decision(keep, told=cut.told(keep))
+        repair = self.plan.repair
+        delta = repair.delta(self.evidence, alive, keep) if repair else None
+        return Decision(keep, delta, cut.told(keep))
 
     def compete(self, alive: Mapping[str, Tensor]) -> Decision:
         cut = self.cutting({name: torch.ones_like(mask) for name, mask in alive.items()})

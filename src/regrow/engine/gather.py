@@ -8,15 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from regrow.core.errors import RegrowError
-from regrow.core.evidence import Evidence, Need, Statistics, Which
+from regrow.core.evidence import Evidence, InverseFisher, Need, Statistics, Which
 from regrow.core.neighbours import Neighbours
 from regrow.model.activations import mean_outputs
 from regrow.model.collect import LossFn, gradients, hessian_products, take
 from regrow.model.damage import damage, maps_of
+from regrow.model.fisher import chunk_for, invert, outer_products, wide
 from regrow.model.flow import flow
 from regrow.model.inventory import Inventory, weights_of
 
@@ -59,11 +61,15 @@ class Source:
             )
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[tuple[LossFn, Iterator[Any]]]:
-        """The loss and the batches of one collection, random streams restored at once after it."""
+    def open(self, batches: int | None = None) -> Iterator[tuple[LossFn, Iterator[Any]]]:
+        """The loss and the batches of one collection, random streams restored at once after it.
+
+        Args:
+            batches: how many instead of the source's own number.
+        """
         assert self.loss_fn is not None
         assert self.data is not None
-        with contextlib.closing(take(self.data, self.batches)) as taken:
+        with contextlib.closing(take(self.data, batches or self.batches)) as taken:
             yield self.loss_fn, taken
 
 
@@ -75,11 +81,12 @@ def gather(
     source: Source,
     key: tuple[object, ...],
     statistics: Statistics,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> Evidence:
     """Everything in `needs`, of the network as it stands and of the remembered ones.
 
     With several ranks each collects on its own data and the means are averaged, so the evidence
-    is the same everywhere.
+    is the same everywhere; a Fisher is over the gradients of all ranks alike.
 
     Args:
         needs: the union over the parts of the event.
@@ -90,6 +97,8 @@ def gather(
         key: identifies the event, for random parts.
         statistics: by which batch norms of the live network normalise for its gradients; the
             remembered networks are finished and use their running ones.
+        masks: keep masks of the live network, outside of which a Fisher has no gradients; None:
+            nothing is removed.
 
     Raises:
         RegrowError: evidence is asked for that the source cannot give.
@@ -106,13 +115,13 @@ def gather(
             networks[which] = _copy(model, states[which])
         network = networks.get(which, model)
         weights = weights_of(network, entries)
+        reading = statistics if which == "current" else "running"
         if "activation" in kinds:
             with source.open() as (loss_fn, batches):
                 sizes = mean_outputs(network, weights, loss_fn, batches)
             _average(list(sizes.values()))
             tensors[Need("activation", which)] = sizes
         if kinds & _COLLECTED:
-            how: Statistics = statistics if which == "current" else "running"
             with source.open() as (loss_fn, batches):
                 mean, square = gradients(
                     network,
@@ -120,7 +129,7 @@ def gather(
                     loss_fn,
                     batches,
                     square="gradient_square" in kinds,
-                    statistics=how,
+                    statistics=reading,
                 )
             _average([*mean.values(), *square.values()])
             tensors[Need("gradient", which)] = mean
@@ -128,12 +137,16 @@ def gather(
             if "hessian_gradient" in kinds:
                 with source.open() as (loss_fn, batches):
                     products = hessian_products(
-                        network, weights, loss_fn, batches, mean, statistics=how
+                        network, weights, loss_fn, batches, mean, statistics=reading
                     )
                 _average(list(products.values()))
                 tensors[Need("hessian_gradient", which)] = products
         if "flow" in kinds:
             tensors[Need("flow", which)] = flow(network, weights, source.example)
+        for need in needs:
+            if need.of == which and need.how is not None:
+                kept = masks if which == "current" else None
+                tensors[need] = _inverse(need.how, network, entries, source, kept, reading)
     similarity = None
     if _damage(needs):
         layers = {entry.name: _seen_layer(model, entry.layer) for entry in entries}
@@ -156,6 +169,42 @@ def _valued(found: Neighbours | None, model: nn.Module) -> Neighbours | None:
         **dict(model.named_buffers(remove_duplicate=False)),
     }
     return replace(found, tensors={name: every[name].detach() for name in sorted(found.names)})
+
+
+def _inverse(
+    how: InverseFisher,
+    network: nn.Module,
+    entries: Inventory,
+    source: Source,
+    masks: Mapping[str, Tensor] | None,
+    statistics: Statistics,
+) -> dict[str, Tensor]:
+    weights = weights_of(network, entries)
+    chunk = chunk_for(entries, how, _width(weights))
+    with source.open(how.gradients) as (loss_fn, batches):
+        blocks, count = outer_products(
+            network, weights, loss_fn, batches, chunk, masks, statistics=statistics
+        )
+    # Beside the blocks, since not every way between ranks takes tensors of the processor.
+    total = next(iter(blocks.values())).new_tensor(count, dtype=torch.float64)
+    _sum([total, *blocks.values()])
+    invert(blocks, int(total), how.damping)
+    return blocks
+
+
+def check_memory(needs: frozenset[Need], entries: Inventory, weights: Mapping[str, Tensor]) -> None:
+    """Refuse, before any training, an inverse Fisher that would not fit the memory given to it.
+
+    Raises:
+        RegrowError: see `chunk_for`.
+    """
+    for need in needs:
+        if need.how is not None:
+            chunk_for(entries, need.how, _width(weights))
+
+
+def _width(weights: Mapping[str, Tensor]) -> int:
+    return max(wide(weight).itemsize for weight in weights.values())
 
 
 def remembered(needs: frozenset[Need]) -> set[Which]:
@@ -184,7 +233,7 @@ def _runs(needs: frozenset[Need], which: Which) -> bool:
     """Whether a network has to be run, not only its weights read."""
     if _damage(needs) and which != "reference":
         return True
-    ran = {*_COLLECTED, "activation", "flow"}
+    ran = {*_COLLECTED, "activation", "flow", "inverse_fisher"}
     return any(need.kind in ran and need.of == which for need in needs)
 
 
@@ -209,11 +258,18 @@ def _copy(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _average(tensors: list[Tensor]) -> None:
+    if _sum(tensors):
+        for tensor in tensors:
+            tensor /= dist.get_world_size()
+
+
+def _sum(tensors: list[Tensor]) -> bool:
+    """Sum over ranks in place; whether there are several processes."""
     if not (dist.is_available() and dist.is_initialized()):
-        return
+        return False
     for tensor in tensors:
         dist.all_reduce(tensor)
-        tensor /= dist.get_world_size()
+    return True
 
 
 def check_ranks(checksum: str) -> None:

@@ -103,7 +103,7 @@ class Occasion:
         if isinstance(plan, UnitPlan):
             return MaskSet(self._decide_units(plan, at, density, seed)[1].keep)
         key = (seed, len(at.events))
-        evidence = self._gathered(plan, at, key, plan.criterion.needs | plan.allocation.needs)
+        evidence = self._gathered(plan, at, key, plan.needs_to_cut)
         return MaskSet(decide(plan, self.entries, at.masks, density, evidence).keep)
 
     def pulled(self, plan: Plan | UnitPlan) -> frozenset[str]:
@@ -130,7 +130,9 @@ class Occasion:
         needs: frozenset[Need],
     ) -> Evidence:
         entries = self.masked if isinstance(plan, UnitPlan) else self.entries
-        return gather(needs, self.model, entries, at.states, self.source, key, plan.statistics)
+        return gather(
+            needs, self.model, entries, at.states, self.source, key, plan.statistics, at.masks
+        )
 
     def _reach_weights(
         self, plan: Plan, at: Progress, density: float, seed: int, exchange: float
@@ -275,7 +277,7 @@ def check_rehearse(needs: frozenset[Need], rehearse: Rehearse | None) -> None:
 def _needs(plan: Plan, growing: bool, exchange: float) -> frozenset[Need]:
     """What this event asks for, which may be less than the plan does."""
     if plan.regrowth is None or (not growing and exchange <= 0):
-        return plan.criterion.needs | plan.allocation.needs
+        return plan.needs_to_cut
     if exchange > 0:
         return plan.needs
     return plan.regrowth.needs

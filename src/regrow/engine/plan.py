@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.evidence import Need, Statistics
@@ -14,13 +14,14 @@ from regrow.core.protocols import (
     Criterion,
     Pattern,
     Penalty,
+    Repair,
     Schedule,
     Selector,
     SignalSchedule,
-    Value,
 )
 from regrow.core.step import Step
 from regrow.core.table import Table
+from regrow.engine.regrowth import Regrowth, globs
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.allocate.global_ import Global
 from regrow.parts.criteria import CRITERIA
@@ -30,7 +31,7 @@ from regrow.parts.patterns.element import Element
 from regrow.parts.patterns.unit import Unit
 from regrow.parts.penalty import PENALTIES
 from regrow.parts.regrowth import RULES, VALUES
-from regrow.parts.regrowth.values import Zero
+from regrow.parts.repair import REPAIRS
 from regrow.parts.schedule import SCHEDULES
 from regrow.parts.select import SELECTORS
 from regrow.parts.select.top_k import TopK
@@ -41,83 +42,14 @@ _TABLES: dict[str, Table[Any]] = {
     "allocation": ALLOCATIONS,
     "pattern": PATTERNS,
     "selector": SELECTORS,
+    "repair": REPAIRS,
     "rule": RULES,
     "value": VALUES,
     "penalty": PENALTIES,
 }
 
 
-_LIVE = {Need("gradient"), Need("gradient_square"), Need("hessian_gradient")}
-
-
-def globs(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Globs of layers: several, or a single one as text."""
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-@dataclass(frozen=True)
-class Regrowth:
-    """How removed weights return when the target density rises.
-
-    Attributes:
-        rule: ranks removed entries, higher returns first.
-        value: with which value they return.
-        allocation: how many return in each layer.
-        layers: globs of the layers that may get weights back.
-        ssim_below: only layers whose similarity to the dense activations is below this may;
-            where they have too little room, the next most damaged layers join. None: all.
-        exchange: the fraction of the living weights that every event cuts beyond its target and
-            lets grow back elsewhere, at first; it falls along a cosine until the schedule's last
-            event (Liu et al. 2021, "GraNet"; Evci et al. 2020). Events then happen at an
-            unchanged target too.
-        exchange_end: the fraction at the last event; equal to `exchange` it stays the same.
-        within: "network" lets all layers compete in an exchange, for what goes and what returns.
-            "layer" gives every layer back as many units as it has lost, so that only the plan's
-            own cuts, which come first in an event, move weights between layers.
-    """
-
-    rule: Criterion
-    value: Value = field(default_factory=Zero)
-    allocation: Allocation = field(default_factory=Global)
-    layers: tuple[str, ...] = ("*",)
-    ssim_below: float | None = None
-    exchange: float = 0.0
-    exchange_end: float = 0.0
-    within: Literal["network", "layer"] = "network"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", globs(self.layers))
-        if not 0 <= self.exchange < 1:
-            raise RegrowError(
-                f"exchange={self.exchange} is a fraction of the living weights, in [0, 1)."
-            )
-        if not 0 <= self.exchange_end <= self.exchange:
-            raise RegrowError(
-                f"exchange_end={self.exchange_end} is where the exchange falls to, between 0 and "
-                f"exchange={self.exchange}."
-            )
-        if self.within not in ("network", "layer"):
-            raise RegrowError(f"within={self.within!r} is neither 'network' nor 'layer'.")
-        if self.within == "layer" and any(need.of == "reference" for need in self.rule.needs):
-            raise RegrowError(
-                "a rule by a reference network may find too few weights to return in a layer; "
-                "take another rule for an exchange within layers."
-            )
-        if self.exchange and (self.layers != ("*",) or self.ssim_below is not None):
-            raise RegrowError(
-                "an exchange takes weights from all layers, so all must be able to get them back; "
-                "leave out the candidate layers and ssim_below, or exchange."
-            )
-        if self.exchange and Need("trial") in self.allocation.needs:
-            raise RegrowError(
-                "an exchange happens too often to learn its layer budgets by trial; leave exchange "
-                "at 0, or take another allocation."
-            )
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        needs = self.rule.needs | self.value.needs | self.allocation.needs
-        return needs if self.ssim_below is None else needs | {Need("damage")}
+_LIVE = {"gradient", "gradient_square", "hessian_gradient", "inverse_fisher"}
 
 
 @dataclass(frozen=True)
@@ -149,6 +81,7 @@ class Plan:
         rounds: an event cuts in so many steps, all at once, each to the same fraction of the
             survivors, with evidence collected anew before each (Tanaka et al. 2020, "SynFlow"). The
             log has one entry.
+        repair: how the weights that stay move at a cut; None leaves them.
     """
 
     schedule: Schedule | SignalSchedule
@@ -165,6 +98,7 @@ class Plan:
     rewind: bool = False
     penalty: Penalty | None = None
     rounds: int = 1
+    repair: Repair | None = None
 
     def __post_init__(self) -> None:
         check_penalty(self)
@@ -212,13 +146,14 @@ class Plan:
                 f"rounds={self.rounds} are steps of a cut after which nothing returns; leave out "
                 "rounds, or regrowth and memory."
             )
+        self._check_repair()
         if self.floor < 1:
             raise RegrowError(
                 f"floor={self.floor} would let layers be emptied; it is a count of at least 1."
             )
         if self.statistics not in get_args(Statistics):
             raise RegrowError(f"statistics={self.statistics!r} is neither 'batch' nor 'running'.")
-        if not self.needs & _LIVE:
+        if not any(need.of == "current" and need.kind in _LIVE for need in self.needs):
             object.__setattr__(self, "statistics", "running")
         object.__setattr__(self, "include", globs(self.include))
         object.__setattr__(self, "exclude", globs(self.exclude))
@@ -226,12 +161,18 @@ class Plan:
     @property
     def needs(self) -> frozenset[Need]:
         """All evidence that some event of the plan may ask for."""
-        needs = self.criterion.needs | self.allocation.needs
+        needs = self.needs_to_cut
         if self.competes:
             needs |= {Need("weight")}
         if self.rewind:
             needs |= {Need("weight", "dense")}
         return needs | self.regrowth.needs if self.regrowth else needs
+
+    @property
+    def needs_to_cut(self) -> frozenset[Need]:
+        """What a cut asks for."""
+        needs = self.criterion.needs | self.allocation.needs
+        return needs | self.repair.needs if self.repair else needs
 
     @property
     def competes(self) -> bool:
@@ -242,6 +183,26 @@ class Plan:
         """Densities of an event's rounds from the present one, d (density / d)^(j / rounds)."""
         share = density / present
         return [*(present * share ** (j / self.rounds) for j in range(1, self.rounds)), density]
+
+    def _check_repair(self) -> None:
+        returns = self.regrowth is not None or self.memory is not None
+        if self.repair is not None and (returns or self.rewind):
+            raise RegrowError(
+                "a repair moves what stays for what is cut for good; leave out the repair, or "
+                "regrowth, memory and rewind."
+            )
+        inverses = {need for need in self.needs if need.how is not None}
+        if len(inverses) > 1:
+            raise RegrowError(
+                "criterion and repair ask for different inverses of the Fisher "
+                f"({', '.join(sorted(str(need.how) for need in inverses))}); give both the same "
+                "gradients, chunk, damping and memory_gib."
+            )
+        if inverses and self.competes:
+            raise RegrowError(
+                "removed weights have no gradients in a Fisher, so they cannot compete by it; "
+                "leave memory at None, or take another criterion."
+            )
 
     def exchange_at(self, step: Step) -> float:
         """The fraction of living weights to exchange at a step: a cosine until the last event.
@@ -278,10 +239,11 @@ def check_penalty(plan: Any) -> None:
             f"a penalty needs a schedule with one event, counted in {unit}s and after the choice "
             f"at {choice}: 'manual' with one sparsity."
         )
-    if plan.regrowth is not None or plan.memory is not None or plan.rewind:
+    others = (plan.regrowth, plan.memory, getattr(plan, "repair", None))
+    if plan.rewind or any(other is not None for other in others):
         raise RegrowError(
-            "a penalty drives weights to zero, so there is nothing to return or go back to; leave "
-            "out regrowth, memory and rewind."
+            "a penalty drives weights to zero, so there is nothing to return, go back to or make "
+            "up for; leave out regrowth, memory, rewind and repair."
         )
 
 
@@ -301,6 +263,8 @@ def plan_spec(plan: Plan) -> dict[str, Any]:
         spec["penalty"] = PENALTIES.spec(plan.penalty)
     if plan.rounds > 1:
         spec["rounds"] = plan.rounds
+    if plan.repair is not None:
+        spec["repair"] = REPAIRS.spec(plan.repair)
     grow = plan.regrowth
     spec["regrowth"] = grow and {
         "rule": RULES.spec(grow.rule),

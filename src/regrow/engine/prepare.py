@@ -14,6 +14,7 @@ from regrow.core.names import unwrap
 from regrow.core.step import START, Step
 from regrow.engine.best_units import check_reach
 from regrow.engine.event import feasible, scope
+from regrow.engine.gather import check_memory
 from regrow.engine.groups import Groups
 from regrow.engine.neighbours import neighbours_for
 from regrow.engine.plan import Plan
@@ -108,7 +109,9 @@ def validate(
             none.
     """
     entries = inventory(model)
-    check_finite(weights_of(model, entries))
+    weights = weights_of(model, entries)
+    check_finite(weights)
+    check_memory(program.needs, entries, weights)
     reached = 0.0
     for stage in program.stages:
         plan = stage.plan

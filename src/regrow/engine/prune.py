@@ -24,6 +24,7 @@ from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.allocate.explicit import Explicit
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS
+from regrow.parts.repair import REPAIRS
 from regrow.parts.schedule.one_shot import OneShot
 
 
@@ -34,6 +35,7 @@ def prune(
     criterion: Any = "magnitude",
     allocation: Any = "global",
     pattern: Any = "element",
+    repair: Any = None,
     include: tuple[str, ...] = ("*",),
     exclude: tuple[str, ...] = (),
     floor: int = 1,
@@ -54,6 +56,7 @@ def prune(
             the unit; or a mapping from layer globs to sparsities, "*" last.
         criterion, allocation, pattern: a part, its name, or a table with "name" and options; see
             `regrow list`.
+        repair: how the weights that stay move, a part as above; None leaves them.
         include, exclude: globs of layers; excluded ones stay whole and still count.
         floor: the least number of units that stay in a layer.
         loss_fn, data, batches: for criteria that need gradients, as in `attach`.
@@ -87,6 +90,7 @@ def prune(
         exclude=exclude,
         floor=floor,
         rounds=rounds,
+        repair=None if repair is None else REPAIRS.build(repair),
     )
     if any(need.kind == "damage" for need in plan.needs):
         raise RegrowError(
@@ -109,13 +113,14 @@ def prune(
     source = Source(loss_fn, data, batches, example, around)
     for number, density in enumerate(densities):
         evidence = gather(
-            plan.criterion.needs | plan.allocation.needs,
+            plan.needs_to_cut,
             unwrap(model),
             entries,
             {},
             source,
             (seed, 0, *([number] if number else [])),
             "running",
+            {name: weight.detach() != 0 for name, weight in weights.items()},
         )
         decision = decide(plan, entries, masks, density, evidence)
         masks, _ = perform(decision, weights, masks, None, entries)

@@ -11,7 +11,8 @@ from regrow.core.evidence import Need, Statistics
 from regrow.core.protocols import Penalty, Schedule, SignalSchedule
 from regrow.core.step import Step
 from regrow.core.table import Table
-from regrow.engine.plan import check_penalty, globs
+from regrow.engine.plan import check_penalty
+from regrow.engine.regrowth import globs
 from regrow.parts.patterns import PATTERNS
 from regrow.parts.patterns.unit import Unit
 from regrow.parts.penalty import PENALTIES

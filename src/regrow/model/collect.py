@@ -120,13 +120,14 @@ def gradients(
     Raises:
         RegrowError: the loss is no finite scalar, or does not depend on the weights.
     """
-    names = list(weights)
-    mean = {name: torch.zeros_like(weights[name], dtype=torch.float32) for name in names}
-    squares = {name: torch.zeros_like(mean[name]) for name in names} if square else {}
+    mean = {n: torch.zeros_like(w, dtype=torch.float32) for n, w in weights.items()}
+    squares = {n: torch.zeros_like(total) for n, total in mean.items()} if square else {}
     count = 0
-    with _differentiable(model, weights, statistics):
-        for batch in batches:
-            for name, grad in zip(names, _gradient(model, weights, loss_fn, batch), strict=True):
+    with contextlib.closing(
+        each_gradient(model, weights, loss_fn, batches, statistics=statistics)
+    ) as found:
+        for grads in found:
+            for name, grad in grads.items():
                 if grad is not None:
                     mean[name] += grad
                     if square:
@@ -135,6 +136,25 @@ def gradients(
     for tensor in (*mean.values(), *squares.values()):
         tensor /= max(count, 1)
     return mean, squares
+
+
+def each_gradient(
+    model: nn.Module,
+    weights: Mapping[str, nn.Parameter],
+    loss_fn: LossFn,
+    batches: Iterable[Any],
+    *,
+    statistics: Statistics,
+) -> Generator[dict[str, Tensor | None], None, None]:
+    """dL/dw of one batch after the other, by clean name; None of a weight that was not used.
+
+    Close it, or read it to its end, before the model is used again. Arguments and errors are
+    those of `gradients`.
+    """
+    names = list(weights)
+    with _differentiable(model, weights, statistics):
+        for batch in batches:
+            yield dict(zip(names, _gradient(model, weights, loss_fn, batch), strict=True))
 
 
 def hessian_products(
@@ -163,7 +183,11 @@ def hessian_products(
     names = list(weights)
     mean = {name: torch.zeros_like(weights[name], dtype=torch.float32) for name in names}
     count = 0
-    with _differentiable(model, weights, statistics), sdpa_kernel(SDPBackend.MATH):
+    with (
+        _differentiable(model, weights, statistics),
+        torch.enable_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+    ):
         for batch in batches:
             grads = _gradient(model, weights, loss_fn, batch, create_graph=True)
             pairs = [(g, n) for g, n in zip(grads, names, strict=True) if g is not None]
@@ -190,7 +214,7 @@ def _differentiable(
         parameter.requires_grad_(True)
     try:
         normalised = batch_statistics(model) if statistics == "batch" else contextlib.nullcontext()
-        with evaluation(model), normalised, torch.enable_grad():
+        with evaluation(model), normalised:
             yield
     finally:
         for parameter in frozen:
@@ -205,11 +229,13 @@ def _gradient(
     *,
     create_graph: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    loss = loss_fn(model, batch)
-    _check_loss(loss)
-    grads = torch.autograd.grad(
-        loss, list(weights.values()), allow_unused=True, create_graph=create_graph
-    )
+    # Here alone: a generator between two batches must not leave its reader differentiating.
+    with torch.enable_grad():
+        loss = loss_fn(model, batch)
+        _check_loss(loss)
+        grads = torch.autograd.grad(
+            loss, list(weights.values()), allow_unused=True, create_graph=create_graph
+        )
     if all(grad is None for grad in grads):
         raise RegrowError(
             "the loss does not depend on the weights of the model that loss_fn is given; use its "

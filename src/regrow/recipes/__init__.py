@@ -20,6 +20,7 @@ from regrow.recipes.rigl import rigl
 from regrow.recipes.snip import snip
 from regrow.recipes.sparse_evolution import sparse_evolution
 from regrow.recipes.synflow import synflow
+from regrow.recipes.woodfisher import woodfisher
 
 RECIPES: Table[Program] = Table(
     "recipe",
@@ -31,6 +32,7 @@ RECIPES: Table[Program] = Table(
     Row("hybrid", hybrid, "arXiv 2508.13836 (2025)"),
     Row("gradual", gradual, "Zhu and Gupta 2017, eq. 1"),
     Row("lookahead", lookahead, "Park et al. 2020"),
+    Row("woodfisher", woodfisher, "Singh and Alistarh 2020"),
     Row("manual", manual, "arXiv 2508.13836 (2025)"),
     Row("greg1", greg1, "Wang et al. 2021, alg. 1"),
     Row("greg2", greg2, "Wang et al. 2021, alg. 2"),
@@ -65,4 +67,5 @@ __all__ = [
     "snip",
     "sparse_evolution",
     "synflow",
+    "woodfisher",
 ]

@@ -10,8 +10,8 @@ from typing_extensions import Unpack
 from regrow.core.budget import check_sparsity
 from regrow.core.errors import RegrowError
 from regrow.core.step import Step
-from regrow.engine.plan import Regrowth, globs
 from regrow.engine.program import Program, Stage
+from regrow.engine.regrowth import Regrowth, globs
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.schedule.geometric import Geometric

@@ -8,9 +8,11 @@ from typing import Any, TypedDict
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.evidence import Statistics
+from regrow.core.protocols import Repair
 from regrow.core.step import Step
-from regrow.engine.plan import Plan, Regrowth, globs
+from regrow.engine.plan import Plan
 from regrow.engine.program import Program, Stage
+from regrow.engine.regrowth import Regrowth, globs
 from regrow.engine.unit_plan import UnitPlan
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.criteria import CRITERIA
@@ -58,12 +60,17 @@ CUT = Cut(
 
 
 def plan(
-    schedule: Any, cut: Cut, regrowth: Regrowth | None = None, memory: float | None = None
+    schedule: Any,
+    cut: Cut,
+    regrowth: Regrowth | None = None,
+    memory: float | None = None,
+    repair: Repair | None = None,
 ) -> Plan | UnitPlan:
     """A plan from a schedule and the recipe's keywords: of weights, or of units by its pattern.
 
     Raises:
-        RegrowError: a keyword is none of `Cut`'s, or units should return by a rule for weights.
+        RegrowError: a keyword is none of `Cut`'s, or units should return by a rule for weights or
+            be repaired.
     """
     how = _complete(cut)
     if isinstance(PATTERNS.build(how["pattern"]), Unit):
@@ -71,6 +78,11 @@ def plan(
             raise RegrowError(
                 "this recipe lets weights return one by one; channels and heads return by "
                 "'bidirectional_units'."
+            )
+        if repair is not None:
+            raise RegrowError(
+                "this recipe repairs weights one by one, not channels and heads; leave the pattern "
+                "at weights, or the repair out (update='none')."
             )
         return unit_plan(schedule, cut)
     return Plan(
@@ -84,6 +96,7 @@ def plan(
         floor=how["floor"],
         memory=memory,
         statistics=how["statistics"],
+        repair=repair,
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from typing_extensions import Unpack
 
 from regrow.core.step import Step
-from regrow.engine.plan import Regrowth
 from regrow.engine.program import Program, Stage
+from regrow.engine.regrowth import Regrowth
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.schedule.steady import Steady
 from regrow.recipes.common import Scope, plan

@@ -109,6 +109,12 @@ STRATEGIES: Mapping[str, Strategy] = {
             {"tail": "survivors"},
             split=0.8,
         ),
+        Strategy(
+            "woodfisher",
+            "woodfisher",
+            "a cubic ramp, second-order, with repair",
+            {"criterion": "woodfisher"},
+        ),
         Strategy("bidirectional", "bidirectional", "a ramp with exchange and return"),
         Strategy(
             "bidirectional_paper",

@@ -13,6 +13,7 @@ from regrow.parts.criteria.saliency import Saliency
 from regrow.parts.criteria.shuffled import Shuffled
 from regrow.parts.criteria.synflow import SynFlow
 from regrow.parts.criteria.taylor import Taylor
+from regrow.parts.criteria.woodfisher import WoodFisher
 
 CRITERIA: Table[Criterion] = Table(
     "criterion",
@@ -25,6 +26,7 @@ CRITERIA: Table[Criterion] = Table(
     Row("grasp", Grasp, "Wang et al. 2020, eq. 8"),
     Row("synflow", SynFlow, "Tanaka et al. 2020, eq. 2"),
     Row("cops", Cops, "Wimmer et al. 2021, reconstructed"),
+    Row("woodfisher", WoodFisher, "Singh and Alistarh 2020, sec. 4"),
     Row("random", Random, "Blalock et al. 2020"),
     Row("shuffled", Shuffled, "Su et al. 2020"),
 )
