@@ -28,7 +28,7 @@ STUDY = """
 task = "digits"
 strategies = ["one_shot", "geometric", "hybrid", "bidirectional"]
 sparsities = [0.8, 0.95]
-seeds = 6
+seeds = 3
 epochs = 15
 training = { dense_epochs = 15 }
 """

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from regrow.core.evidence import Evidence, Need
 from regrow.core.step import EPOCH, Step
 from regrow.core.table import Row, Table
 from regrow.engine import plan as plan_module
+from regrow.engine.attach import attach
 from regrow.engine.event import decide
 from regrow.engine.plan import Plan
 from regrow.engine.program import Program, Stage
@@ -21,8 +25,10 @@ from regrow.model.inventory import Entry, Inventory
 from regrow.parts.criteria import CRITERIA
 from regrow.parts.regrowth import RULES
 from regrow.parts.schedule import SCHEDULES
+from regrow.parts.schedule.manual import Manual
 from regrow.parts.schedule.one_shot import OneShot
 from regrow.recipes import one_shot
+from regrow.recipes.common import Cut, plan, sparse_start
 
 
 @dataclass(frozen=True)
@@ -133,3 +139,34 @@ def test_new_parts_are_written_and_read(tables: dict[str, Table[Any]]) -> None:
     plan = Plan(Halving(0.9, Step(3)), Power(1.5), regrowth=Regrowth(Last()))
     program = Program((Stage(plan, Step(12)),))
     assert Program.from_json(program.to_json()) == program
+
+
+def test_the_recipe_of_the_contributors_page() -> None:
+    """As the page says it: composed of parts that are there, and nothing else is touched."""
+    page = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    (code,) = re.findall(r"```python\n(def sparse_to_dense.*?)```", page, flags=re.DOTALL)
+    names: dict[str, Any] = {
+        "Cut": Cut, "Manual": Manual, "Program": Program, "RULES": RULES, "Regrowth": Regrowth,
+        "Stage": Stage, "Step": Step, "Unpack": Unpack, "plan": plan, "sparse_start": sparse_start,
+    }  # fmt: skip
+    exec(code, names)
+    program = names["sparse_to_dense"](0.8, 4)
+    assert Program.from_json(program.to_json()) == program
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batch = (torch.randn(8, 6), torch.arange(8) % 3)
+
+    def loss_fn(network: nn.Module, given: Any) -> Tensor:
+        return nn.functional.cross_entropy(network(given[0]), given[1])
+
+    handle = attach(model, optimizer, program, loss_fn=loss_fn, data=[batch])
+    found = [handle.sparsity]
+    for _ in range(4):
+        loss_fn(model, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        handle.epoch_end()
+        found.append(handle.sparsity)
+    handle.finalize()
+    assert found == pytest.approx([0.8, 0.8, 0.75, 0.75, 0.75])
