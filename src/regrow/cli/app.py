@@ -17,6 +17,7 @@ from rich.markup import escape
 from regrow.cli.compare import compare_command
 from regrow.cli.data import get_command
 from regrow.cli.export import export_command
+from regrow.cli.options import DataDir, Device, Json
 from regrow.cli.pack import pack_command
 from regrow.cli.recommend import recommend_command
 from regrow.cli.report import report_command, write_runs
@@ -37,16 +38,6 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Get data sets.")
 app.add_typer(data_app, name="data")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Where data sets lie; else $REGROW_DATA, else ./data.",
-        show_default=False,
-    ),
-]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")]
 Devices = Annotated[
     int, typer.Option(metavar="N", help="Ranks, for data-parallel training.", min=1)
 ]

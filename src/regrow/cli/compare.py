@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from regrow.cli.options import DataDir, Device
 from regrow.core.errors import RegrowError
 
 if TYPE_CHECKING:
@@ -45,15 +46,8 @@ def compare_command(
         float | None,
         typer.Option(metavar="M", help="Pause after so many minutes; call again to go on."),
     ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where data sets lie; else $REGROW_DATA, else ./data.",
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    data_dir: DataDir = None,
+    device: Device = "auto",
     worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
 ) -> None:
     """Compare strategies at equal budgets, and write a page about what was found.

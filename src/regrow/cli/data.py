@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from regrow.cli.options import DataDir
 from regrow.core.errors import RegrowError
 
 _PART_OF = {"cifar10_small": "cifar10"}
@@ -16,14 +16,7 @@ _PART_OF = {"cifar10_small": "cifar10"}
 
 def get_command(
     name: Annotated[str, typer.Argument(help="cifar10, cifar100 or fashion_mnist.")],
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where data sets lie; else $REGROW_DATA, else ./data.",
-            show_default=False,
-        ),
-    ] = None,
+    data_dir: DataDir = None,
     base_url: Annotated[
         str | None, typer.Option(help="A mirror that holds the same files.", show_default=False)
     ] = None,

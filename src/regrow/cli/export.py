@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from regrow.cli.options import DataDir, Json
 from regrow.cli.runs import check_apart, network_of_run, packed_file, structured
 from regrow.core.errors import RegrowError, unknown
 
@@ -31,17 +32,8 @@ def export_command(
         str | None,
         typer.Option(metavar="NAME", help="Of a run: dense, a control, or (default) the recipe."),
     ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where data sets lie (for ONNX); else $REGROW_DATA, else ./data.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document, for machines.")
-    ] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Write the network as ONNX, safetensors or a torch state dict, and check the file.
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from regrow.cli.options import DataDir, Json
 from regrow.cli.runs import Network, check_apart, network_of_run, network_of_task, packed_file
 from regrow.core.errors import RegrowError
 
@@ -42,17 +43,8 @@ def pack_command(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a file of weights: its network.")
     ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where data sets lie; else $REGROW_DATA, else ./data.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document, for machines.")
-    ] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Write a small file that regrow_runtime runs without PyTorch, and check it.
 

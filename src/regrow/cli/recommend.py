@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from regrow.cli.options import Json
 from regrow.core.errors import RegrowError, unknown
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ def recommend_command(
     pattern: Annotated[
         str, typer.Option(metavar="NAME", help="element, or unit for channels.")
     ] = "element",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document, for machines.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Say which strategy to use at a sparsity, how sure that is, and what is not known.
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from regrow.cli.options import Json
 from regrow.core.errors import RegrowError
 
 if TYPE_CHECKING:
@@ -42,9 +43,7 @@ def time_command(
     layers: Annotated[
         bool, typer.Option("--layers", help="The time of each layer in regrow's runtime too.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document, for machines.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure a packed network beside dense runtimes that compute the same network.
 

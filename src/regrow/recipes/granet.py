@@ -11,7 +11,7 @@ from regrow.engine.program import Program, Stage
 from regrow.engine.regrowth import Regrowth
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.schedule.steady import Steady
-from regrow.recipes.common import Scope, plan
+from regrow.recipes.common import Cut, Scope, plan
 
 
 def granet(
@@ -64,15 +64,39 @@ def granet(
         RegrowError: ramp, end and interval out of order or of different units, an exchange
             outside [0, 1), or one that rises.
     """
+    cut: Cut = {"criterion": criterion, **scope}
+    way = ramp_and_hold(sparsity, epochs, ramp, end, every)
+    made = exchanging(way, epochs, (exchange, exchange_end), regrow, value, cut)
+    return Program((made,), seed, "initial")
+
+
+def ramp_and_hold(
+    sparsity: float,
+    epochs: int,
+    ramp: int | str | None,
+    end: int | str | None,
+    every: int | str,
+    initial: float = 0.0,
+) -> Steady:
+    """Events along a ramp and on at the target; by default for a half and three quarters."""
     top = Step.of(max(1, epochs // 2) if ramp is None else ramp)
     last = Step.of(max(1, epochs * 3 // 4) if end is None else end)
-    way = Steady(sparsity, last, Step.of(every), top)
-    grow = Regrowth(
-        RULES.build(regrow),
-        VALUES.build(value),
-        exchange=exchange,
-        exchange_end=exchange_end,
-        within="layer",
-    )
-    made = plan(way, {"criterion": criterion, **scope}, grow)
-    return Program((Stage(made, Step.epochs(epochs)),), seed, "initial")
+    return Steady(sparsity, last, Step.of(every), top, initial)
+
+
+def exchanging(
+    way: Steady, epochs: int, shares: tuple[float, float], regrow: Any, value: Any, cut: Cut
+) -> Stage:
+    """A stage whose events give every layer back what it has dropped.
+
+    Args:
+        way: when, and how many weights there are then.
+        epochs: the stage's length.
+        shares: of each layer's living weights that are exchanged, at first and at the last event.
+        regrow, value: which removed weights grow, and with which value.
+        cut: see `Cut`.
+    """
+    first, last = shares
+    rule, start = RULES.build(regrow), VALUES.build(value)
+    grow = Regrowth(rule, start, exchange=first, exchange_end=last, within="layer")
+    return Stage(plan(way, cut, grow), Step.epochs(epochs))

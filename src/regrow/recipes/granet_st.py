@@ -6,12 +6,9 @@ from typing import Any
 
 from typing_extensions import Unpack
 
-from regrow.core.step import Step
-from regrow.engine.program import Program, Stage
-from regrow.engine.regrowth import Regrowth
-from regrow.parts.regrowth import RULES, VALUES
-from regrow.parts.schedule.steady import Steady
-from regrow.recipes.common import Cut, Scope, plan, sparse_start
+from regrow.engine.program import Program
+from regrow.recipes.common import Cut, Scope, sparse_start
+from regrow.recipes.granet import exchanging, ramp_and_hold
 
 
 def granet_st(
@@ -55,16 +52,7 @@ def granet_st(
         RegrowError: as `granet` does, and where `initial` is beyond the sparsity.
     """
     begun = min(0.5, sparsity) if initial is None else initial
-    top = Step.of(max(1, epochs // 2) if ramp is None else ramp)
-    last = Step.of(max(1, epochs * 3 // 4) if end is None else end)
-    way = Steady(sparsity, last, Step.of(every), top, begun)
-    grow = Regrowth(
-        RULES.build(regrow),
-        VALUES.build(value),
-        exchange=exchange,
-        exchange_end=exchange_end,
-        within="layer",
-    )
     cut: Cut = {"criterion": criterion, **scope}
-    made = Stage(plan(way, cut, grow), Step.epochs(epochs))
+    way = ramp_and_hold(sparsity, epochs, ramp, end, every, begun)
+    made = exchanging(way, epochs, (exchange, exchange_end), regrow, value, cut)
     return Program((sparse_start(begun, {**cut, "allocation": layers}), made), seed, "initial")

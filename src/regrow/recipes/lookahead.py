@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing_extensions import Unpack
 
 from regrow.engine.program import Program
-from regrow.parts.schedule.one_shot import OneShot
-from regrow.recipes.common import Cut, paced
+from regrow.recipes.common import Cut
+from regrow.recipes.one_shot import one_shot
 
 
 def lookahead(
@@ -38,4 +38,4 @@ def lookahead(
     """
     if cut.get("criterion") is None:
         cut["criterion"] = "lookahead"
-    return paced(OneShot(sparsity), (sparsity,), epochs, patience, cut, seed)
+    return one_shot(sparsity, epochs, patience=patience, seed=seed, **cut)

@@ -7,11 +7,10 @@ from typing import Any
 from typing_extensions import Unpack
 
 from regrow.core.step import Step
-from regrow.engine.program import Program, Stage
-from regrow.engine.regrowth import Regrowth
-from regrow.parts.regrowth import RULES, VALUES
+from regrow.engine.program import Program
 from regrow.parts.schedule.steady import Steady
-from regrow.recipes.common import Cut, Scope, plan, sparse_start
+from regrow.recipes.common import Cut, Scope, sparse_start
+from regrow.recipes.granet import exchanging
 
 
 def rigl(
@@ -57,7 +56,6 @@ def rigl(
     """
     last = Step.of(max(1, epochs * 3 // 4) if end is None else end)
     way = Steady(sparsity, last, Step.of(every))
-    grow = Regrowth(RULES.build(regrow), VALUES.build(value), exchange=exchange, within="layer")
     cut: Cut = {"allocation": "erk", "criterion": criterion, **scope}
-    made = Stage(plan(way, cut, grow), Step.epochs(epochs))
+    made = exchanging(way, epochs, (exchange, 0.0), regrow, value, cut)
     return Program((sparse_start(sparsity, cut), made), seed, "initial")
