@@ -231,27 +231,26 @@ def test_alarms_are_for_what_is_as_bad_as_chance() -> None:
     def rng(seed: int) -> np.random.Generator:
         return np.random.default_rng(seed)
 
-    assert warned(0, sound=-5.0, sound__shuffled=-29.0) == []
-    assert warned(1, broken=-29.0, broken__shuffled=-29.0) == ["broken"]
-    assert warned(2, worse=-40.0, worse__shuffled=-29.0) == ["worse"]
+    known = {"cut__magnitude": -2.0, "cut__magnitude__shuffled": -20.0}
+    assert warned(0, **known, cut__sound=-5.0, cut__sound__shuffled=-29.0) == []
+    assert warned(1, **known, cut__broken=-29.0, cut__broken__shuffled=-29.0) == ["cut, broken"]
+    assert warned(2, **known, cut__worse=-40.0, cut__worse__shuffled=-29.0) == ["cut, worse"]
     assert warned(3, alone=-31.0) == ["alone"]
-    # Where nothing is better than its twin, which weights stay does not matter.
-    equal = {"same": -1.0, "same, shuffled": -1.0, "gradual magnitude, shuffled": 0.5}
-    assert alarms(simulated({"random": -30.0, **equal}, 5, rng(6))) == []
-    # An arm whose twin is strong, too, beside others whose twins collapse.
-    some = {"strong": -1.0, "strong, shuffled": -2.0, "slight": -1.5, "slight, shuffled": -2.0}
-    assert warned(7, **{name.replace(", ", "__"): mean for name, mean in some.items()}) == []
+    # Another strategy's twin tells nothing: with more cuts it is worse than this one's.
+    assert warned(4, **known, once=-1.0, once__shuffled=-1.1) == []
+    assert warned(5, cut__one=-1.0, cut__one__shuffled=-1.1) == []
     # Collapsed at one sparsity with sound scores, as the other tells.
     found = simulated({"random": -30.0, "deep": -1.0}, 5, rng(4))
     last = found.arms["deep"][0.95]
     found.arms["deep"][0.95] = {s: replace(row, test=row.test - 0.5) for s, row in last.items()}
     assert alarms(found) == []
     # Far ahead of its twin on the mean, but with a spread beyond any certainty.
-    twins = {"wild, shuffled": -30.0, "gradual magnitude, shuffled": -25.0}
-    found = simulated({"random": -30.0, "wild": -5.0, **twins}, 5, rng(5))
-    for level, rows in found.arms["wild"].items():
+    twins = {"cut, wild, shuffled": -30.0, "cut, magnitude, shuffled": -20.0}
+    arms = {"cut, magnitude": -2.0, "cut, wild": -5.0, **twins}
+    found = simulated({"random": -30.0, **arms}, 5, rng(5))
+    for level, rows in found.arms["cut, wild"].items():
         wild = {s: replace(row, test=row.test - 0.45 * (s == 0)) for s, row in rows.items()}
-        found.arms["wild"][level] = wild
+        found.arms["cut, wild"][level] = wild
     assert alarms(found) == []
 
 

@@ -87,7 +87,7 @@ def verdict(comparison: Comparison) -> list[str]:
         for arm, crossing in crossings(comparison).items()
         if arm not in (RANDOM.name, SMALL) and not arm.endswith(SHUFFLED)
     }
-    return lines + _crossings(found)
+    return lines + _crossings(comparison, found)
 
 
 @dataclass(frozen=True)
@@ -131,37 +131,49 @@ def alarms(comparison: Comparison) -> list[str]:
 
     Scores that are reversed, of another layer or off by one make a cut as bad as a random one, or
     worse, which no accuracy alone would show. Chance is a twin with shuffled scores, which keeps
-    as many weights in each layer (Su et al. 2020). An arm is told that is not certainly better
-    than its twin, and on the mean gains less than a quarter of the least that is certain of any
-    arm; an arm without a twin, that so compares with random pruning wherever the control gains.
+    as many weights in each layer (Su et al. 2020), where another criterion of the same strategy is
+    certainly better than its own; then an arm is told that gains less than a quarter of that.
+    Without such a reference, an arm is told that is nowhere better than random pruning while the
+    control is. An arm that is certainly better, or far on the mean, is not told.
     """
     found = []
     for arm in comparison.arms:
         if arm in (CONTROL, RANDOM.name) or arm.endswith(SHUFFLED):
             continue
-        twin = arm + SHUFFLED in comparison.arms
-        chance = arm + SHUFFLED if twin else RANDOM.name
-        told = {
-            sparsity: _as_bad(comparison, arm, chance, usual, sparsity)
-            for sparsity in comparison.sparsities
-            if (usual := _usual_gain(comparison, sparsity, twin)) is not None
-            and comparison.accuracy(chance, sparsity).keys() & comparison.accuracy(arm, sparsity)
-        }
-        bad = [sparsity for sparsity, is_bad in told.items() if is_bad]
-        if bad and (twin or len(bad) == len(told)):
-            beside = "its twin with shuffled scores" if twin else "random pruning"
-            found.append(
-                f"{arm} was not found to be better than {beside} at {_percent(bad)}, where others "
-                "are: check that its scores are not reversed or of other weights."
-            )
+        kin = [
+            (each, each + SHUFFLED)
+            for each in comparison.arms
+            if each + SHUFFLED in comparison.arms and _strategy(each) == _strategy(arm)
+        ]
+        for chance, pairs, beside in (
+            (arm + SHUFFLED, kin, "its twin with shuffled scores"),
+            (RANDOM.name, [(CONTROL, RANDOM.name)], "random pruning"),
+        ):
+            told = {
+                sparsity: _as_bad(comparison, arm, chance, usual, sparsity)
+                for sparsity in comparison.sparsities
+                if (usual := _least_gain(comparison, sparsity, pairs)) is not None
+                and comparison.accuracy(chance, sparsity).keys()
+                & comparison.accuracy(arm, sparsity)
+            }
+            bad = [sparsity for sparsity, is_bad in told.items() if is_bad]
+            if bad and len(bad) == len(told):
+                found.append(
+                    f"{arm} was not found to be better than {beside} at {_percent(bad)}, where "
+                    "others are: check that its scores are not reversed or of other weights."
+                )
+                break
     return found
 
 
-def _usual_gain(comparison: Comparison, sparsity: float, twins: bool) -> float | None:
-    """The least certain gain of an arm over its twin, or of the control over random pruning."""
-    pairs = [(CONTROL, RANDOM.name)]
-    if twins:
-        pairs = [(a, a + SHUFFLED) for a in comparison.arms if a + SHUFFLED in comparison.arms]
+def _strategy(arm: str) -> str:
+    return arm.partition(", ")[0]
+
+
+def _least_gain(
+    comparison: Comparison, sparsity: float, pairs: Sequence[tuple[str, str]]
+) -> float | None:
+    """The least certain gain of the first of a pair over the second; None if none is certain."""
     gains = [
         paired_difference(comparison.accuracy(a, sparsity), comparison.accuracy(b, sparsity)).mean
         for a, b in pairs
@@ -209,7 +221,7 @@ def _listed(arms: list[str], found: Mapping[str, Standing]) -> str:
     return f"{joined} {'is' if len(named) == 1 else 'are'}".replace("-", "−")
 
 
-def _crossings(found: Mapping[str, Crossing]) -> list[str]:
+def _crossings(comparison: Comparison, found: Mapping[str, Crossing]) -> list[str]:
     """What the curves beside one_shot's say, arms of one kind in one sentence."""
     placed, unplaced, equal = [], [], []
     sides: dict[int, list[str]] = {1: [], -1: []}
@@ -219,7 +231,8 @@ def _crossings(found: Mapping[str, Crossing]) -> list[str]:
         elif each.sparsity is None:
             sides[each.ahead or 1].append(arm)
         elif each.low is None and each.high is None:
-            unplaced.append(f"{arm} at {100 * each.sparsity:.1f} %")
+            sure = _certain(comparison, arm, "one_shot")
+            unplaced.append(f"{arm} at {100 * each.sparsity:.1f} %{sure}")
         else:
             low = "below the least measured" if each.low is None else f"{100 * each.low:.1f} %"
             high = (
@@ -232,7 +245,7 @@ def _crossings(found: Mapping[str, Crossing]) -> list[str]:
     if unplaced:
         lines.append(
             "Overtaking one_shot on the mean, but at neither end of the sparsities is a "
-            f"difference certain: {'; '.join(unplaced)}."
+            f"difference certain (in brackets: where one is): {'; '.join(unplaced)}."
         )
     for side, word in ((1, "ahead of"), (-1, "behind")):
         if sides[side]:
@@ -243,6 +256,17 @@ def _crossings(found: Mapping[str, Crossing]) -> list[str]:
             f"At no sparsity was a difference from one_shot found for: {'; '.join(equal)}."
         )
     return lines
+
+
+def _certain(comparison: Comparison, arm: str, base: str) -> str:
+    """At which sparsities an arm is ahead of another or behind it for certain, in brackets."""
+    sides: dict[str, list[float]] = {"behind": [], "ahead": []}
+    for sparsity in comparison.sparsities:
+        for side, a, b in (("behind", base, arm), ("ahead", arm, base)):
+            if _better(comparison, a, b, sparsity):
+                sides[side].append(sparsity)
+    told = [f"{side} at {_percent(levels)}" for side, levels in sides.items() if levels]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _percent(levels: Sequence[float]) -> str:
