@@ -69,16 +69,16 @@ def compare_command(
     store = Store(out, data_dir=data_dir, device=device, command=shlex.join(words), stop_at=stop_at)
     every = list(cells.values())
     if worker:
-        serve(every, store, workers=workers, tell=_say)
+        serve(every, store, workers=workers, tell=say)
         return
     if cluster is None and not dry_run:
         asked.check_data(data_dir)
     now = estimate(every, store)
-    _say(now.text(workers))
+    say(now.text(workers))
     if dry_run:
         for cell in every:
             done = "done" if store.finished(cell) else "to do"
-            _say(f"{cell.key} {done:>6} {cell.epochs:>4} epochs  {cell.label}")
+            say(f"{cell.key} {done:>6} {cell.epochs:>4} epochs  {cell.label}")
         return
     _keep(study, out)
     more = [] if data_dir is None else ["--data-dir", str(data_dir)]
@@ -86,11 +86,11 @@ def compare_command(
     if cluster is not None:
         text = study.read_text(encoding="utf-8")
         finish = partial(run_on_cluster, text, every, store, cluster, data_dir=data_dir)
-        _finish(partial(finish, device=device, tell=_say), asked, cells, store)
+        _finish(partial(finish, device=device, tell=say), asked, cells, store)
         return
     start = [sys.executable, "-m", *words, "--workers", str(workers), "--device", device]
     command = [*start, *more, "--worker"]
-    run = partial(run_cells, every, store, workers=workers, command=command, tell=_say)
+    run = partial(run_cells, every, store, workers=workers, command=command, tell=say)
     _finish(run, asked, cells, store)
 
 
@@ -104,16 +104,16 @@ def _finish(
     try:
         run()
     except KeyboardInterrupt:
-        _say("stopped; the same command goes on where it was.")
+        say("stopped; the same command goes on where it was.")
         raise
     finally:
         page = write_page(asked, cells, store, store.directory / "report.html")
         if page is not None:
-            _say(f"report: {page}")
+            say(f"report: {page}")
     failed = [cell for cell in every if store.error(cell) or store.error(cell.dense())]
     for cell in failed:
-        _say(f"failed: {cell.label}: {store.error(cell) or store.error(cell.dense())}")
-    _say(estimate(every, store).text())
+        say(f"failed: {cell.label}: {store.error(cell) or store.error(cell.dense())}")
+    say(estimate(every, store).text())
 
 
 def write_page(study: Study, cells: Mapping[Place, Cell], store: Store, page: Path) -> Path | None:
@@ -169,5 +169,6 @@ def _keep(study: Path, out: Path) -> None:
         raise RegrowError(f"{out} cannot be written: {error.strerror}.") from error
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line as it is, however long."""
     Console().print(escape(line), highlight=False, soft_wrap=True)

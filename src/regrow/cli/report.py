@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from regrow.cli.compare import STUDY, report_study, study_in
+from regrow.cli.compare import STUDY, report_study, say, study_in
 from regrow.core.errors import RegrowError
 
 
@@ -31,17 +29,18 @@ def report_command(
 
     page = out or directory / "report.html"
     study = (directory / STUDY).is_file()
+    runs = [] if study else find_runs(directory)
     if study:
         report_study(directory, page)
     else:
-        write_runs(find_runs(directory), page, f"regrow report {shlex.quote(str(directory))}")
-    _say(f"report: {page}")
+        write_runs(runs, page, f"regrow report {shlex.quote(str(directory))}")
+    say(f"report: {page}")
     if tensorboard is not None:
         from regrow.bench.tensorboard import run_curves, study_curves, write_curves
 
-        curves = study_curves(*study_in(directory)) if study else run_curves(find_runs(directory))
+        curves = study_curves(*study_in(directory)) if study else run_curves(runs)
         count = write_curves(curves, tensorboard)
-        _say(f"curves of {count} trainings: tensorboard --logdir {shlex.quote(str(tensorboard))}")
+        say(f"curves of {count} trainings: tensorboard --logdir {shlex.quote(str(tensorboard))}")
 
 
 def write_runs(runs: list[Path], page: Path, command: str) -> Path:
@@ -56,7 +55,3 @@ def write_runs(runs: list[Path], page: Path, command: str) -> Path:
         return write_report(runs, page, command=command)
     except OSError as error:
         raise RegrowError(f"{page} cannot be written: {error.strerror}.") from error
-
-
-def _say(line: str) -> None:
-    Console().print(escape(line), highlight=False, soft_wrap=True)

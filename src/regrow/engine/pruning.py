@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -225,8 +226,13 @@ class Pruning:
         now = self._passed(plan)
         if plan.penalty is None or now is None or self.done:
             return
-        strengths, names = plan.penalty.strengths(now), self._on.pulled(plan)
-        pull(self._on.weights, names, self._at.pending, strengths, self._on.optimizer)
+        strengths = plan.penalty.strengths(now)
+        pull(self._on.weights, self._pulled, self._at.pending, strengths, self._on.optimizer)
+
+    @cached_property
+    def _pulled(self) -> frozenset[str]:
+        # Of any stage: they all have one scope. Matching globs at every step would take its time.
+        return self._on.pulled(self.program.stages[0].plan)
 
     def _choose(self) -> None:
         """Choose what a penalty shall drive to zero, once it is time."""
