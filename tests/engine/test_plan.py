@@ -77,7 +77,8 @@ def test_where_a_program_starts() -> None:
 @pytest.mark.parametrize("row", list(RECIPES), ids=lambda row: row.name)
 def test_every_recipe_is_written_and_read(row: Any) -> None:
     there_and_back(row.make())
-    there_and_back(row.make(seed=3, criterion="taylor", exclude=("fc",), floor=4))
+    cut = {} if row.name == "codeq" else {"criterion": "taylor", "floor": 4}
+    there_and_back(row.make(seed=3, exclude=("fc",), **cut))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda part: type(part).__name__)

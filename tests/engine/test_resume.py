@@ -210,7 +210,7 @@ def test_altered_masks_and_unknown_formats_are_refused() -> None:
     masks["4.weight"][3] ^= 1
     Run.start(program, "sgd", saved)
     state["format"] = 1
-    with pytest.raises(regrow.RegrowError, match="has format 1, this regrow reads 4"):
+    with pytest.raises(regrow.RegrowError, match="has format 1, this regrow reads 5"):
         Run.start(program, "sgd", saved)
 
 

@@ -90,11 +90,11 @@ def run(
         )
     parameters = control_parameters(config.parameters, program)
 
-    def control_of(row: Row[Program], epochs: int) -> Program:
-        return row.make(config.recipe, parameters, program.sparsity, epochs - ahead, config.seed)
+    def control_of(row: Row[Program], epochs: int, sparsity: float) -> Program:
+        return row.make(config.recipe, parameters, sparsity, epochs - ahead, config.seed)
 
     for name, row in list(controls.items()):
-        control = control_of(row, sum(cycles))
+        control = control_of(row, sum(cycles), program.sparsity or 0.5)
         prepare(model, control, example=example)
         if control == program:
             del controls[name]  # It would train the recipe's own program a second time.
@@ -126,11 +126,13 @@ def run(
     start, lr = dense["state"], training.fine_tune_lr
     own = (None, training.lr) if fresh_start else (start, lr)
     main = arms.finish(Job(config.recipe, own[0], program, cycles, sum(cycles), own[1]))
-    # Where patience decided, the controls get as many epochs, under the same learning rates.
-    spent = main["result"]["epochs"]
+    # Where patience decided, the controls get as many epochs, under the same learning rates; where
+    # training decided how sparse the network becomes, they meet that sparsity.
+    spent, reached = main["result"]["epochs"], program.sparsity
+    reached = main["result"]["sparsity"] if reached is None else reached
     finished = {"dense": dense, config.recipe: main}
     for name, row in controls.items():
-        control, length = control_of(row, spent), spent - ahead
+        control, length = control_of(row, spent, reached), spent - ahead
         shared = (length,) if fresh_start else cycles
         finished[name] = arms.finish(Job(name, start, control, shared, length, lr))
     if not fabric.is_global_zero:

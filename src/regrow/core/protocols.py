@@ -215,3 +215,51 @@ class Penalty(Protocol):
     def strengths(self, now: Step) -> tuple[float, float]:
         """On what shall go and on what stays; before the choice they are one."""
         ...
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that is learned for every layer, beside its weights.
+
+    Attributes:
+        name: by which formulas know it.
+        start: its first value.
+        lr, decay: its learning rate at first and its weight decay, under AdamW.
+        least: it does not go below.
+    """
+
+    name: str
+    start: float
+    lr: float
+    decay: float
+    least: float
+
+
+class Reparam(Protocol):
+    """Weights that a network uses as a function of those that are trained.
+
+    The trained ones get the gradient of those that are used, as it is.
+    """
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """What is learned for every layer."""
+        ...
+
+    def span(self, trained: Tensor) -> Tensor:
+        """What the function needs to know of a layer's trained weights as a whole."""
+        ...
+
+    def used(self, trained: Tensor, span: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
+        """The weights that are used, of the shape of `trained`."""
+        ...
+
+    def gradients(
+        self, trained: Tensor, span: Tensor, numbers: Mapping[str, Tensor], grad: Tensor
+    ) -> dict[str, Tensor]:
+        """Of the loss by each number, given that by the weights that are used."""
+        ...
+
+    def told(self, numbers: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Plain data of a layer for log entries."""
+        ...

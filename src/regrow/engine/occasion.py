@@ -18,10 +18,11 @@ from regrow.core.maskset import MaskSet
 from regrow.core.protocols import Weight
 from regrow.engine.best_units import measure_of
 from regrow.engine.event import decide, scope
-from regrow.engine.gather import Source, clone_state, gather
+from regrow.engine.gather import Source, check_ranks, clone_state, gather
 from regrow.engine.groups import Groups
+from regrow.engine.latent import Latent
 from regrow.engine.memory import complete
-from regrow.engine.perform import perform
+from regrow.engine.perform import perform, told
 from regrow.engine.plan import Plan
 from regrow.engine.progress import Progress
 from regrow.engine.unit_event import decide_units, decision_of, grows
@@ -112,6 +113,25 @@ class Occasion:
             return frozenset(entry.name for entry in self.groups.members(self.model))
         assert isinstance(plan, Plan)
         return frozenset(entry.name for entry in scope(plan, self.entries))
+
+    def reparametrise(self, plan: Plan | UnitPlan, at: Progress) -> None:
+        """Begin to train other weights than the network uses, if the plan says so."""
+        if plan.reparam is None:
+            return
+        assert isinstance(plan, Plan)
+        chosen = [entry.name for entry in scope(plan, self.entries)]
+        at.latent = Latent(plan.reparam, {name: self.weights[name] for name in chosen})
+        at.latent.use()
+
+    def take_down(self, at: Progress) -> None:
+        """Take down as an event which weights a reparametrisation has made zero by now."""
+        if at.latent is None or (at.events and at.events[-1]["step"] == at.total["iteration"]):
+            return
+        before, at.masks = at.masks, at.masks.replaced(at.latent.alive())
+        at.explored = at.explored | at.masks
+        entry = told(before, before, at.masks, self.entries) | at.latent.told()
+        at.events.append({"epoch": at.total["epoch"], "step": at.total["iteration"], **entry})
+        check_ranks(at.masks.checksum())
 
     def _remove(self, plan: Plan | UnitPlan, at: Progress, pending: MaskSet) -> dict[str, Any]:
         decision = Decision(dict(pending))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -52,36 +52,54 @@ def perform(
         name: {} if optimizer is None else fresh_values(optimizer, weights[name], name)
         for name in decision.keep
     }
-    layers: dict[str, dict[str, Any]] = {}
     for name, keep in decision.keep.items():
-        weight, before = weights[name], masks[name]
+        weight = weights[name]
         if decision.delta and name in decision.delta:
             weight.add_(decision.delta[name].to(weight.dtype))
         weight.masked_fill_(~keep, 0)
         if optimizer is not None:
-            reset_entries(optimizer, weight, keep ^ before, fresh[name])
-        layers[name] = {
-            "name": name,
-            "shape": list(weight.shape),
-            "total": weight.numel(),
-            "kept_before": int(before.sum()),
-            "kept": int(keep.sum()),
-            "pruned": int((before & ~keep).sum()),
-            "regrown": int((keep & ~before).sum()),
-        }
-    masks = masks.replaced(decision.keep)
-    counted = [layers[entry.name] for entry in entries if entry.name in layers]
-    pruned = sum(layer["pruned"] for layer in counted)
-    regrown = sum(layer["regrown"] for layer in counted)
-    kept = sum(masks.kept[entry.name] for entry in entries)
-    kind = "exchange" if pruned and regrown else "regrow" if regrown else "prune"
-    return masks, {
-        "kind": kind,
+            reset_entries(optimizer, weight, keep ^ masks[name], fresh[name])
+    after = masks.replaced(decision.keep)
+    return after, {**told(decision.keep, masks, after, entries), **(decision.told or {})}
+
+
+def told(
+    changed: Iterable[str], before: MaskSet, after: MaskSet, entries: Inventory
+) -> dict[str, Any]:
+    """The log entry of an event.
+
+    Args:
+        changed: names of the weights that it was about.
+        before, after: the masks.
+        entries: the weights that are counted.
+
+    Returns:
+        kind, sparsity, kept, total, pruned, regrown, and the same counts per layer.
+    """
+    about = set(changed)
+    layers: list[dict[str, Any]] = []
+    for name in (entry.name for entry in entries if entry.name in about):
+        keep, lived = after[name], before[name]
+        layers.append(
+            {
+                "name": name,
+                "shape": list(keep.shape),
+                "total": keep.numel(),
+                "kept_before": int(lived.sum()),
+                "kept": int(keep.sum()),
+                "pruned": int((lived & ~keep).sum()),
+                "regrown": int((keep & ~lived).sum()),
+            }
+        )
+    pruned: int = sum(layer["pruned"] for layer in layers)
+    regrown: int = sum(layer["regrown"] for layer in layers)
+    kept = sum(after.kept[entry.name] for entry in entries)
+    return {
+        "kind": "exchange" if pruned and regrown else "regrow" if regrown else "prune",
         "sparsity": 1 - kept / entries.total,
         "kept": kept,
         "total": entries.total,
         "pruned": pruned,
         "regrown": regrown,
-        **(decision.told or {}),
-        "layers": counted,
+        "layers": layers,
     }

@@ -15,6 +15,7 @@ from regrow.core.protocols import (
     Pattern,
     Penalty,
     Repair,
+    Reparam,
     Schedule,
     Selector,
     SignalSchedule,
@@ -32,7 +33,9 @@ from regrow.parts.patterns.unit import Unit
 from regrow.parts.penalty import PENALTIES
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.repair import REPAIRS
+from regrow.parts.reparam import REPARAMS
 from regrow.parts.schedule import SCHEDULES
+from regrow.parts.schedule.outcome import Outcome
 from regrow.parts.select import SELECTORS
 from regrow.parts.select.top_k import TopK
 
@@ -46,6 +49,7 @@ _TABLES: dict[str, Table[Any]] = {
     "rule": RULES,
     "value": VALUES,
     "penalty": PENALTIES,
+    "reparam": REPARAMS,
 }
 
 
@@ -82,6 +86,8 @@ class Plan:
             survivors, with evidence collected anew before each (Tanaka et al. 2020, "SynFlow"). The
             log has one entry.
         repair: how the weights that stay move at a cut; None leaves them.
+        reparam: weights are used as a function of those that are trained, and which of them are
+            zero comes of that; then nothing is cut, and criterion, allocation and selector rest.
     """
 
     schedule: Schedule | SignalSchedule
@@ -99,6 +105,7 @@ class Plan:
     penalty: Penalty | None = None
     rounds: int = 1
     repair: Repair | None = None
+    reparam: Reparam | None = None
 
     def __post_init__(self) -> None:
         check_penalty(self)
@@ -147,6 +154,7 @@ class Plan:
                 "rounds, or regrowth and memory."
             )
         self._check_repair()
+        self._check_reparam()
         if self.floor < 1:
             raise RegrowError(
                 f"floor={self.floor} would let layers be emptied; it is a count of at least 1."
@@ -202,6 +210,20 @@ class Plan:
             raise RegrowError(
                 "removed weights have no gradients in a Fisher, so they cannot compete by it; "
                 "leave memory at None, or take another criterion."
+            )
+
+    def _check_reparam(self) -> None:
+        outcome = isinstance(self.schedule, Outcome)
+        if outcome != (self.reparam is not None):
+            raise RegrowError(
+                "the schedule 'outcome' asks for no sparsity and belongs to plans with a "
+                "reparametrisation, which have no other; give both, as the recipe 'codeq' does."
+            )
+        others = (self.regrowth, self.memory, self.penalty, self.repair)
+        if outcome and (self.rewind or any(other is not None for other in others)):
+            raise RegrowError(
+                "with a reparametrisation nothing is cut, so nothing can be regrown, remembered, "
+                "pulled on, repaired or rewound; leave these out."
             )
 
     def exchange_at(self, step: Step) -> float:
@@ -265,6 +287,8 @@ def plan_spec(plan: Plan) -> dict[str, Any]:
         spec["rounds"] = plan.rounds
     if plan.repair is not None:
         spec["repair"] = REPAIRS.spec(plan.repair)
+    if plan.reparam is not None:
+        spec["reparam"] = REPARAMS.spec(plan.reparam)
     grow = plan.regrowth
     spec["regrowth"] = grow and {
         "rule": RULES.spec(grow.rule),

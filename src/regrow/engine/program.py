@@ -61,6 +61,11 @@ class Program:
             raise RegrowError(f"start={self.start!r} is neither 'dense' nor 'initial'.")
         first = self.stages[0].plan
         reached, forgot = 0.0, False
+        if len(self.stages) > 1 and any(stage.plan.reparam is not None for stage in self.stages):
+            raise RegrowError(
+                "a stage with a reparametrisation is a program of its own, since what it trains is "
+                "not what the network uses; run the stages as separate programs."
+            )
         for number, stage in enumerate(self.stages, 1):
             plan, where = stage.plan, f"stage {number} of {len(self.stages)}"
             _check_length(stage, where, final=number == len(self.stages))
@@ -86,9 +91,10 @@ class Program:
                 forgot = forgot or (sparsity > 0 and plan.memory is None)
 
     @property
-    def sparsity(self) -> float:
-        """Where the program ends."""
-        return self.stages[-1].plan.schedule.sparsity
+    def sparsity(self) -> float | None:
+        """Where the program ends; None where that is an outcome of training."""
+        plan = self.stages[-1].plan
+        return None if plan.reparam is not None else plan.schedule.sparsity
 
     @property
     def structured(self) -> bool:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from regrow.core.errors import RegrowError
 from regrow.core.maskset import MaskSet
 from regrow.engine.gather import check_state
+from regrow.engine.latent import Latent
 from regrow.engine.program import Program
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Progress:
         away: values of removed weights, for plans with a memory; zero where a weight lives.
         pending: what shall be kept of the weights that a penalty's choice was about; None before
             that choice, and after the removal.
+        latent: what a reparametrisation keeps, in stages that have one.
         rehearsing: a trial of a regrowth is under way, whose steps are not the program's.
     """
 
@@ -55,6 +57,7 @@ class Progress:
     events: list[dict[str, Any]] = field(default_factory=list)
     away: dict[str, Tensor] = field(default_factory=dict)
     pending: MaskSet | None = None
+    latent: Latent | None = None
     rehearsing: bool = False
 
 
@@ -69,6 +72,11 @@ def start(
     """
     if masks is None:
         return MaskSet({n: torch.ones_like(w, dtype=torch.bool) for n, w in weights.items()})
+    if program.stages[0].plan.reparam is not None:
+        raise RegrowError(
+            "the program decides anew at every step which weights are zero, and would not keep "
+            "those that masks= removed; start it without masks."
+        )
     if program.stages[0].plan.memory is not None:
         raise RegrowError(
             "the program remembers removed weights, but those that masks= removed have no values "
@@ -94,6 +102,7 @@ def capture(at: Progress, program: Program) -> dict[str, Any]:
         "away": dict(at.away),
         "masks": at.masks.state_dict(),
         "pending": at.pending and at.pending.state_dict(),
+        "latent": at.latent and at.latent.state_dict(),
         "explored": at.explored.state_dict(),
     }
     return {
@@ -153,6 +162,13 @@ def restore(
     if plain["pending"] is not None:
         chosen = {name: weights[name] for name in plain["pending"] if name in weights}
         plain["pending"] = MaskSet.from_state(plain["pending"], chosen)
+    if plain["latent"] is not None:
+        how = program.stages[plain["stage"]].plan.reparam
+        assert how is not None
+        learned = {name: weights[name] for name in plain["latent"]["trained"] if name in weights}
+        latent = Latent(how, learned)
+        latent.load_state_dict(plain["latent"])
+        plain["latent"] = latent
     plain["away"] = {n: v.to(weights[n].device) for n, v in plain["away"].items()}
     plain |= {"total": dict(plain["total"]), "events": [*plain["events"]]}
     return Progress(masks, explored, **plain)

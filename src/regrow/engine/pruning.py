@@ -17,7 +17,6 @@ from regrow.core.protocols import SignalSchedule, Update
 from regrow.core.step import Step
 from regrow.engine.gather import check_ranks, clone_state, remembered
 from regrow.engine.groups import Groups
-from regrow.engine.memory import put_away, recall
 from regrow.engine.occasion import Occasion
 from regrow.engine.optimizer_state import clear
 from regrow.engine.perform import project
@@ -26,6 +25,7 @@ from regrow.engine.prepare import check_lasted
 from regrow.engine.program import Program
 from regrow.engine.progress import Progress, capture
 from regrow.engine.pull import pull
+from regrow.engine.stepping import after_step, before_step
 from regrow.engine.unit_plan import UnitPlan
 from regrow.model.collect import evaluation
 from regrow.model.inventory import weights_of
@@ -56,8 +56,15 @@ class Pruning:
     def masks(self) -> MaskSet:
         """The present keep masks of the convolution and linear weights by clean name."""
         if self._on.groups is None:
-            return self._at.masks
+            return self._masks
         return self._at.masks.only(entry.name for entry in self._on.entries)
+
+    @property
+    def _masks(self) -> MaskSet:
+        # With a reparametrisation weights come and go at every step, and masks are taken down at
+        # the end of an epoch only.
+        latent = self._at.latent
+        return self._at.masks if latent is None else self._at.masks.replaced(latent.alive())
 
     @property
     def groups(self) -> Groups | None:
@@ -99,7 +106,7 @@ class Pruning:
     @property
     def sparsity(self) -> float:
         """Fraction removed of all convolution and linear weights."""
-        kept = self._at.masks.kept
+        kept = self._masks.kept
         return 1 - sum(kept[e.name] for e in self._on.entries) / self._on.entries.total
 
     @property
@@ -135,6 +142,7 @@ class Pruning:
         if isinstance(schedule, SignalSchedule):
             self._follow(schedule.update(self._at.signal, signals))
         else:
+            self._on.take_down(self._at)
             self._advance(Step.epochs(self._at.epoch))
 
     def project(self, model: nn.Module) -> None:
@@ -164,9 +172,9 @@ class Pruning:
             passed = self._at.total
             raise RegrowError(
                 f"the program is in stage {self._at.stage + 1} of {len(self.program.stages)} at "
-                f"sparsity {self.sparsity:.4f}, not at its end ({self.program.sparsity:g}): it has "
-                f"seen {passed['epoch']} calls of epoch_end and {passed['iteration']} "
-                "optimiser steps. Train on, or call detach() to stop early."
+                f"sparsity {self.sparsity:.4f}, not at its end: it has seen {passed['epoch']} "
+                f"calls of epoch_end and {passed['iteration']} optimiser steps. Train on, or call "
+                "detach() to stop early."
             )
         project(self._on.weights, self._at.masks)
         self.detach()
@@ -179,10 +187,10 @@ class Pruning:
         return capture(self._at, self.program)
 
     def _check_live(self) -> None:
-        live = weights_of(self._on.model, self._on.masked)
+        live, masks = weights_of(self._on.model, self._on.masked), self._masks
         for name, weight in live.items():
             moved = weight is not self._on.weights[name]
-            if moved or bool(weight.detach()[self._at.masks.removed(name).to(weight.device)].any()):
+            if moved or bool(weight.detach()[masks.removed(name).to(weight.device)].any()):
                 raise RegrowError(
                     f"{name}: removed entries have values again, or the model has a new tensor in "
                     "its place. Train with the optimiser that was given to attach and load weights "
@@ -199,19 +207,11 @@ class Pruning:
     def _before_step(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self._at.rehearsing:
             self._pull()
-        if not self._speed:
-            return
-        if any(given is not None for given in (*args[1:], kwargs.get("closure"))):
-            raise RegrowError(
-                "with a memory that learns, removed weights have values inside the optimiser's "
-                "step, so a closure would see another network; call step() without one."
-            )
-        recall(self._on.weights, self._at.away)
+        before_step(self._on, self._at, self._speed, (*args[1:], kwargs.get("closure")))
 
     def _after_step(self, *_: Any) -> None:
-        if self._speed:
-            put_away(self._on.weights, self._at.masks, self._at.away, self._speed)
-        project(self._on.weights, self._at.masks)
+        length = self.program.stages[self._at.stage].length
+        after_step(self._on, self._at, self._speed, length)
         if self._at.rehearsing:
             return
         self._retry()
@@ -266,6 +266,7 @@ class Pruning:
         self._at.stage, self._at.epoch, self._at.iteration = stage, 0, 0
         plan, length = self.program.stages[stage].plan, self.program.stages[stage].length
         schedule = plan.schedule
+        self._on.reparametrise(plan, self._at)
         if isinstance(schedule, SignalSchedule):
             self._follow(schedule.start())
             return
@@ -302,6 +303,8 @@ class Pruning:
             self._at.states["reference"] = clone_state(self._on.model)
         self._at.states = {w: state for w, state in self._at.states.items() if w in wanted}
         self._at.signal, self._at.best = {}, None
+        self._on.take_down(self._at)
+        self._at.latent = None
         self._forget()
         if self._at.stage + 1 < len(self.program.stages):
             self._enter(self._at.stage + 1)

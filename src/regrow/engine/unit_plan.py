@@ -65,6 +65,7 @@ class UnitPlan:
 
     memory = None
     competes = False
+    reparam = None
 
     def __post_init__(self) -> None:
         check_penalty(self)

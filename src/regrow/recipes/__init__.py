@@ -5,6 +5,7 @@ from regrow.engine.program import Program
 from regrow.recipes.bidirectional import bidirectional
 from regrow.recipes.bidirectional_paper import bidirectional_paper
 from regrow.recipes.bidirectional_units import bidirectional_units
+from regrow.recipes.codeq import codeq
 from regrow.recipes.cops import cops
 from regrow.recipes.gradual import gradual
 from regrow.recipes.granet import granet
@@ -44,6 +45,7 @@ RECIPES: Table[Program] = Table(
     Row("grasp", grasp, "Wang et al. 2020, algorithm 1"),
     Row("synflow", synflow, "Tanaka et al. 2020, algorithm 1"),
     Row("cops", cops, "arXiv 2107.12673 (2021), reconstructed"),
+    Row("codeq", codeq, "arXiv 2512.12981 (2025)"),
 )
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "bidirectional",
     "bidirectional_paper",
     "bidirectional_units",
+    "codeq",
     "cops",
     "gradual",
     "granet",
