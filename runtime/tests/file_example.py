@@ -34,6 +34,11 @@ def example() -> Contents:
             scales=np.full(8, 0.5, np.float32),
             origin="float16",
         ),
+        "few": Array(
+            np.arange(-70, 80).astype(np.int8).reshape(10, 15) // 20,
+            "int8",
+            levels=np.array([0.25, 0.5, 1, 2], np.float32),
+        ),
         "half": Array(half, "float16"),
         "brain": Array(np.array([0x3F80, 0xFFC1], np.uint16), "bfloat16", origin="bfloat16"),
         "flags": Array(np.array([True, False, True]), "bool", origin="bool"),
@@ -77,6 +82,7 @@ def snapshot(contents: Contents) -> dict[str, Any]:
                 "values": array.values.tobytes(),
                 "keep": None if array.keep is None else array.keep.tobytes(),
                 "scales": None if array.scales is None else array.scales.tobytes(),
+                "levels": None if array.levels is None else array.levels.tobytes(),
             }
             for name, array in contents.arrays.items()
         },

@@ -72,8 +72,8 @@ def change_header(rng: np.random.Generator, header: Header) -> None:
     elif action == 2 and isinstance(container, list):
         container.insert(int(rng.integers(len(container) + 1)), copy.deepcopy(container[key]))
     elif action == 3 and isinstance(container, dict):
-        container[pick(rng, ["kept", "positions", "scales", "origin", "more", ""])] = pick(
-            rng, JUNK
+        container[pick(rng, ["kept", "positions", "scales", "levels", "origin", "more", ""])] = (
+            pick(rng, JUNK)
         )
     elif action <= 5 and type(container[key]) is int:
         container[key] += int(rng.integers(-3, 4))
@@ -176,6 +176,9 @@ def originals() -> list[bytes]:
         origin = "int64" if dtype == "int64" else "float32"
         array = Array(np.where(keep, values, 0).astype(values.dtype), dtype, keep, scales, origin)
         alone.append(Contents({"w": array}))
+    few = np.where(keep, rng.integers(-7, 8, keep.shape), 0).astype(np.int8)
+    levels = np.linspace(0.1, 0.7, 7, dtype=np.float32)
+    alone.append(Contents({"w": Array(few, "int8", keep, levels=levels)}))
     return [encode(contents) for contents in (example(), example(), *alone)]
 
 

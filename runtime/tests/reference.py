@@ -183,7 +183,7 @@ def numbers(data: bytes, dtype: str, counts: list[int]) -> list[int]:
 
 
 def section(entry: dict[str, Any], body: bytes) -> dict[str, Any]:
-    """By name: dtype, origin, shape, and the bytes of values, mask and scales (or None)."""
+    """By name: dtype, origin, shape, and the bytes of values, mask, scales and levels (or None)."""
     assert digest(body).hex() == entry["checksum"]
     shapes, dtype = [shape for _, shape in entry["arrays"]], entry["dtype"]
     count = sum(map(math.prod, shapes))
@@ -207,7 +207,9 @@ def section(entry: dict[str, Any], body: bytes) -> dict[str, Any]:
     bits = [next(found) if keep is None or keep[i] else 0 for i in range(count)]
     scales = None
     if "scales" in entry:
-        stored = numbers(body[at + entry["values"] :], "float32", [shapes[0][0]])
+        stored = numbers(
+            body[at + entry["values"] :], "float32", [entry.get("levels", shapes[0][0])]
+        )
         scales = b"".join(one.to_bytes(4, "little") for one in stored)
     arrays, start = {}, 0
     for name, shape in entry["arrays"]:
@@ -218,7 +220,8 @@ def section(entry: dict[str, Any], body: bytes) -> dict[str, Any]:
             "shape": tuple(shape),
             "values": b"".join(one.to_bytes(item, "little") for one in bits[start:end]),
             "keep": None if keep is None else bytes(keep),
-            "scales": scales,
+            "scales": None if "levels" in entry else scales,
+            "levels": scales if "levels" in entry else None,
         }
         start = end
     return arrays

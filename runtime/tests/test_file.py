@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 import reference
 from file_example import example, snapshot
 from regrow_runtime import file
+from regrow_runtime.arrays import DTYPES, FLOATS
 from regrow_runtime.errors import RuntimeFileError
 from regrow_runtime.file import Array, Contents, decode, encode, read, sizes, write
 from regrow_runtime.graph import Graph, Node
-from regrow_runtime.sections import DTYPES, FLOATS
 
 SPECIAL = {
     "float32": [0, 1 << 31, 0x7F800000, 0xFF800000, 0x7FC00001, 0xFFA00000, 1, 0x007FFFFF],
@@ -37,7 +37,7 @@ SPECIAL = {
 
 @st.composite
 def arrays(draw: st.DrawFn) -> Array:
-    """Any array: any bits, mostly of few kinds, any shape, with and without mask and scales."""
+    """Any array: any bits, mostly of few kinds, any shape, with and without mask and factors."""
     dtype = draw(st.sampled_from(sorted(DTYPES)))
     size = DTYPES[dtype].itemsize
     shape = draw(
@@ -63,13 +63,19 @@ def arrays(draw: st.DrawFn) -> Array:
     if keep is not None:
         bits[~keep] = 0
         keep = keep.reshape(shape)
-    scales, origin = None, dtype
+    scales, origin, levels = None, dtype, None
     if dtype == "int8" and shape and draw(st.booleans()):
+        top = draw(st.integers(1, 127))
+        bits = (bits.view(np.int8) % (top + 1)).astype(np.uint8)
+        bits[::2] = -bits[::2]
+        levels = np.cumsum(rng.random(top, np.float32) + np.float32(1e-3), dtype=np.float32)
+        origin = draw(st.sampled_from(FLOATS))
+    elif dtype == "int8" and shape and draw(st.booleans()):
         scales = rng.normal(size=shape[0]).astype(np.float32)
         origin = draw(st.sampled_from(FLOATS))
     elif dtype in FLOATS:
         origin = draw(st.sampled_from(FLOATS))
-    return Array(bits.view(DTYPES[dtype]).reshape(shape), dtype, keep, scales, origin)
+    return Array(bits.view(DTYPES[dtype]).reshape(shape), dtype, keep, scales, origin, levels)
 
 
 @given(st.lists(arrays(), min_size=1, max_size=4))
@@ -91,7 +97,7 @@ def test_any_arrays_come_back_to_the_bit(given_arrays: list[Array]) -> None:
     raw = sum(
         array.values.nbytes
         + (0 if array.keep is None else -(-array.values.size // 8))
-        + (0 if array.scales is None else array.scales.nbytes)
+        + sum(each.nbytes for each in (array.scales, array.levels) if each is not None)
         for array in given_arrays
     )
     _, bodies = reference.split(data)
@@ -226,6 +232,9 @@ def test_what_entries_mean_as_floats() -> None:
     scaled = Array(rows, "int8", scales=np.array([0.5, 2], np.float32)).floats()
     assert scaled.dtype == np.float32
     assert scaled.tolist() == [[[0.5, -1.0]], [[6.0, 254.0]]]
+    few = Array(rows, "int8", levels=np.arange(1, 128, dtype=np.float32) / 4).floats()
+    assert few.dtype == np.float32
+    assert few.tolist() == [[[0.25, -0.5]], [[0.75, 31.75]]]
     same = np.arange(3, dtype=np.float32)
     assert Array(same, "float32").floats() is same
 
@@ -278,6 +287,12 @@ ONE = np.ones(2, np.float32)
         (Array(ONE.astype(np.int8), "int8", scales=ONE[:1]), "each row along axis 0"),
         (Array(np.array(1, np.int8), "int8", scales=ONE), "each row along axis 0"),
         (Array(ONE.astype(np.int8), "int8", scales=ONE, origin="int8"), "cannot come from int8"),
+        (Array(ONE, "float32", levels=ONE[:1]), "levels are float32, of int8"),
+        (Array(ONE.astype(np.int8), "int8", scales=ONE, levels=ONE[:1]), "int8 without scales"),
+        (Array(ONE.astype(np.int8), "int8", levels=ONE), "ascending numbers above zero"),
+        (Array(ONE.astype(np.int8), "int8", levels=0 * ONE[:1]), "ascending numbers above zero"),
+        (Array(ONE.astype(np.int8) * 2, "int8", levels=ONE[:1]), "a value of 2 has no level of 1"),
+        (Array(np.array(1, np.int8), "int8", levels=ONE[:1]), "levels of a scalar"),
         (Array(np.array([2], np.uint8).view(bool), "bool", origin="bool"), "neither 0 nor 1"),
         (Array(np.zeros((1,) * 33, np.float32), "float32"), "no short list"),
     ],

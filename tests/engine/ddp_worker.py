@@ -33,6 +33,7 @@ def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     told = _trained(rank) | {"exchanged": _exchanged(rank), "tampered": _tampered(rank)}
+    told["quantised"] = _quantised(rank)
     (folder / f"{rank}.json").write_text(json.dumps(told))
     # Every DDP module is gone by now: one that outlives its group can abort the interpreter's exit.
     gc.collect()
@@ -68,6 +69,22 @@ def _trained(rank: int) -> dict[str, object]:
         "weights": digest(model),
         "kept": pruning.events[-1]["kept"],
     }
+
+
+def _quantised(rank: int) -> list[object]:
+    """Masks, weights and bits after training weights that are not those in use."""
+    model = DistributedDataParallel(network(seed=rank))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    program = recipes.codeq(2, bits=5, learn_bits=True, decay=4.0, bits_decay=2.0, lr=0.05)
+    pruning = regrow.attach(model, optimizer, program)
+    for _ in range(2):
+        for batch in batches(4, seed=10 + rank):
+            loss_fn(model, batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        pruning.epoch_end()
+    pruning.finalize()
+    return [pruning.masks.checksum(), digest(model), pruning.events[-1]["bits"], pruning.sparsity]
 
 
 def _exchanged(rank: int) -> list[object]:

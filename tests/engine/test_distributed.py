@@ -31,5 +31,7 @@ def test_two_ranks(tmp_path: Path) -> None:
     assert len(set(checksums)) >= 4  # the start, two cuts and an exchange at least
     assert kept == round(0.2 * 572)
     assert 0.5 <= explored < 1
+    assert first["quantised"] == second["quantised"]
+    assert first["quantised"][-1] > 0.2
     for rank in (first, second):
         assert "the ranks hold different masks" in rank["tampered"]

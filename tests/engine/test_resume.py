@@ -47,6 +47,7 @@ CASES: dict[str, tuple[Callable[[], Program], int]] = {
     "woodfisher": (lambda: recipes.woodfisher(0.8, 5, every=2, gradients=2, chunk=16), 5),
     "patience": (lambda: recipes.iterative(0.9, 12, 2, patience=2), 9),
     "granet": (lambda: recipes.granet_st(0.8, 5, every="2it", ramp="6it", end="13it"), 5),
+    "codeq": (lambda: recipes.codeq(4, bits=5, learn_bits=True, decay=3.0, bits_decay=1.0), 4),
     "set": (lambda: recipes.sparse_evolution(0.8, 4), 4),
 }
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {

@@ -18,7 +18,9 @@ from regrow.core.errors import RegrowError
 from regrow.engine.prune import prune
 from regrow.export.deploy import Packing, Values, pack
 from regrow.export.packed import load, load_masks, unpack
-from regrow.export.quantise import input_energy, quantise
+from regrow.export.quantise import input_energy, levels_of, quantise
+from regrow.model.inventory import inventory, weights_of
+from regrow.parts.reparam.dead_zone import DeadZone
 
 regrow_runtime = pytest.importorskip("regrow_runtime", reason="the runtime is not installed")
 
@@ -101,6 +103,48 @@ class Norms(nn.Module):
         for conv in self.shared:
             x = self.after(conv(x))
         return x
+
+
+def test_weights_of_few_magnitudes_are_stored_as_whole_numbers(
+    model: nn.Module, tmp_path: Path
+) -> None:
+    """As a quantiser leaves them: exact, and in a few bits each."""
+    plain = pack(model, tmp_path / "plain", images(2))
+    how = DeadZone(4)
+    with torch.no_grad():
+        for weight in weights_of(model, inventory(model)).values():
+            numbers = {"width": torch.tensor(0.5)}
+            weight.copy_(how.used(weight, weight.abs().max(), numbers))
+    packing = pack(model, tmp_path / "few", images(2))
+    assert packing.bytes < 0.6 * plain.bytes
+    contents = regrow_runtime.file.read(tmp_path / "few")
+    for name, weight in weights_of(model, inventory(model)).items():
+        array = contents.arrays[name]
+        assert np.array_equal(array.floats(), weight.detach().numpy())
+        if int((weight != 0).sum()) < 4 * 7:  # the table would cost more than it saves
+            continue
+        assert array.dtype == "int8"
+        assert int(np.abs(array.values).max()) == len(array.levels) <= 7
+    assert packing.nonzeros == sum(
+        int((weight != 0).sum()) for weight in weights_of(model, inventory(model)).values()
+    )
+    again = digits_cnn()
+    load(again, tmp_path / "few")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+
+
+def test_levels_are_exact_or_none() -> None:
+    weight = torch.tensor([[0.5, -0.25, 0.0, 0.25], [2.0, -2.0, -0.5, 0.0]]).repeat(8, 1)
+    found = levels_of(weight)
+    assert found is not None
+    whole, magnitudes = found
+    assert magnitudes.tolist() == [0.25, 0.5, 2.0]
+    assert whole[:2].tolist() == [[2, -1, 0, 1], [3, -3, -2, 0]]
+    assert levels_of(torch.randn(40, 40)) is None
+    assert levels_of(torch.zeros(4, 4)) is None
+    assert levels_of(weight.double()) is None
+    assert levels_of(weight / 0) is None
 
 
 def test_norms_go_into_the_scales_of_int8_weights(model: nn.Module, tmp_path: Path) -> None:

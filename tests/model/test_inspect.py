@@ -137,3 +137,19 @@ def test_wrappers_are_looked_through_and_bad_input_is_refused() -> None:
         regrow.inspect(nn.ReLU())
     with pytest.raises(regrow.RegrowError, match="does not run"):
         regrow.inspect(model, example=torch.zeros(1, 7))
+
+
+def test_bit_operations_weigh_multiply_adds_by_bits() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Flatten(), nn.Linear(288, 10))
+    with torch.no_grad():
+        model[0].weight[0] = 0
+    report = regrow.inspect(model, example=torch.zeros(1, 3, 8, 8))
+    first, second = (216 - 27) * 36, 2880
+    assert report.bit_operations() == (first + second) * 32 * 32
+    bits = {"0.weight": 4, "2.weight": 3}
+    assert report.bit_operations(bits) == (first * 4 + second * 3) * 32
+    assert report.bit_operations(bits, activations=8) == (first * 4 + second * 3) * 8
+    assert report.bit_operations(dense=True) == report.macs(dense=True) * 1024  # type: ignore[operator]
+    assert regrow.inspect(model).bit_operations() is None
+    with pytest.raises(regrow.RegrowError, match=r"weight 'weight' .*0\.weight"):
+        report.bit_operations({"weight": 4})

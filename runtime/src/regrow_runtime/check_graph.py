@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from regrow_runtime.arrays import FLOATS, Array, need
 from regrow_runtime.errors import RuntimeFileError
 from regrow_runtime.graph import Graph, Node
 from regrow_runtime.operations import OPERATIONS, WHOLES, bounded
-from regrow_runtime.sections import FLOATS, Array, need
 
 
 def check_graph(

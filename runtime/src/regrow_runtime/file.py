@@ -17,16 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from regrow_runtime.arrays import Array, check_array, need
 from regrow_runtime.errors import RuntimeFileError
 from regrow_runtime.graph import Graph
 from regrow_runtime.header import LIMIT, Header, deflate, inflate, read_header, write_header
 from regrow_runtime.sections import (
-    Array,
-    check_array,
     decode_section,
     digest,
     encode_section,
-    need,
     same,
     with_mask,
 )
@@ -184,7 +182,7 @@ def _sections(contents: Contents) -> tuple[Header, list[bytes]]:
         first = firsts.setdefault(same(array), name)
         if first != name:
             aliases[name] = first
-        elif array.keep is None and array.scales is None:
+        elif array.keep is None and array.scales is None and array.levels is None:
             shared.setdefault((array.dtype, array.origin), []).append((name, array))
         else:
             single.append([(name, array)])

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from regrow_runtime.arrays import DTYPES, FLOATS, need
 from regrow_runtime.check_graph import check_graph
 from regrow_runtime.errors import RuntimeFileError
 from regrow_runtime.graph import Graph, Node
-from regrow_runtime.sections import CODED, DTYPES, FLOATS, GRID_LIMIT, Entry, grid, need
+from regrow_runtime.sections import CODED, GRID_LIMIT, Entry, grid
 
 LIMIT = 4 * 2**20
 DEPTH_LIMIT = 32
@@ -162,6 +163,8 @@ def _entry_value(entry: Entry) -> dict[str, Any]:
         value.update(kept=entry.kept, positions=entry.positions)
     if entry.scales is not None:
         value["scales"] = entry.scales
+    if entry.levels is not None:
+        value["levels"] = entry.levels
     return value
 
 
@@ -174,7 +177,7 @@ def _entry(value: Any) -> Entry:
     where = f"section {arrays[0][0]!r}"
     sparse, scaled = "kept" in value, "scales" in value
     keys = _KEYS | ({"kept", "positions"} if sparse else set())
-    keys |= {key for key in ("origin", "scales") if key in value}
+    keys |= {key for key in ("origin", "scales", "levels") if key in value}
     need(set(value) == keys, f"{where}: unexpected keys")
     need(len(arrays) == 1 or not (sparse or scaled), f"{where}: several arrays with mask or scales")
     dtype, origin = value["dtype"], value.get("origin")
@@ -188,7 +191,8 @@ def _entry(value: Any) -> Entry:
     shapes = tuple(_shape(shape, dtype, where) for _, shape in arrays)
     checksum = value["checksum"]
     need(type(checksum) is str and len(checksum) == 32, f"{where}: the checksum is not one")
-    counts = {key: value[key] for key in ("values", "kept", "positions", "scales") if key in value}
+    names = ("values", "kept", "positions", "scales", "levels")
+    counts = {key: value[key] for key in names if key in value}
     for key, count in counts.items():
         need(type(count) is int and 0 <= count < 2**63, f"{where}: {key} is not a count")
     entry = Entry(
@@ -200,6 +204,7 @@ def _entry(value: Any) -> Entry:
         positions=counts.get("positions", 0),
         values=counts["values"],
         scales=counts.get("scales"),
+        levels=counts.get("levels"),
         checksum=checksum,
     )
     _check_lengths(entry)
@@ -220,9 +225,12 @@ def _check_lengths(entry: Entry) -> None:
             entry.positions == raw or shorter,
             f"{where}: the positions of {kept} in {entry.count} entries take another length",
         )
+    if entry.levels is not None:
+        need(entry.scales is not None, f"{where}: levels without scales")
+        need(0 < entry.levels <= 127, f"{where}: {entry.levels} levels, of at most 127")
     if entry.scales is not None:
         need(len(entry.shapes[0]) > 0, f"{where}: scales of a scalar")
-        whole = 4 * entry.shapes[0][0]
+        whole = 4 * entry.factors
         shorter = 0 < entry.scales < whole
         need(entry.scales == whole or shorter, f"{where}: its scales take another length")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from regrow_runtime.sections import need
+from regrow_runtime.arrays import need
 
 ELEMENTS_LIMIT = 2**28
 RANK_LIMIT = 8

@@ -4,69 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from regrow_runtime import _native
+from regrow_runtime.arrays import (
+    DTYPES,
+    Array,
+    Bits,
+    bits_of,
+    check_bools,
+    check_levels,
+    need,
+)
 from regrow_runtime.errors import RuntimeFileError
 
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    "float64": np.dtype(np.float64),
-    "float32": np.dtype(np.float32),
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(np.uint16),  # NumPy has no bfloat16: its raw bits
-    "int64": np.dtype(np.int64),
-    "int32": np.dtype(np.int32),
-    "int16": np.dtype(np.int16),
-    "int8": np.dtype(np.int8),
-    "uint8": np.dtype(np.uint8),
-    "bool": np.dtype(np.bool_),
-}
-FLOATS = ("float64", "float32", "float16", "bfloat16")
 CODED = ("float32", "float16", "bfloat16", "int8")
 
 _INNER_LIMIT = 64
 GRID_LIMIT = 2**30
 # What a section of its own costs: its checksum, its entry in the header, the ends of its streams.
 _SECTION_COST = 64
-
-Bits = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Array:
-    """One stored array.
-
-    Attributes:
-        values: of any shape and of the NumPy type that `DTYPES` gives for `dtype`.
-        dtype: of the stored values, a name in `DTYPES`.
-        keep: bool, shaped like `values`, True = kept, where everything else is zero bits; None for
-            an array without a mask.
-        scales: float32 of shape (values.shape[0],), for int8 alone: an entry of row r, along
-            axis 0, means its value times scales[r].
-        origin: the dtype that the model had; of integers and booleans without scales it is `dtype`.
-    """
-
-    values: npt.NDArray[Any]
-    dtype: str
-    keep: npt.NDArray[np.bool_] | None = None
-    scales: npt.NDArray[np.float32] | None = None
-    origin: str = "float32"
-
-    def floats(self) -> npt.NDArray[np.float32]:
-        """What the entries mean, as float32; float32 values are given as they are."""
-        if self.dtype == "bfloat16":
-            return (self.values.astype(np.uint32) << 16).view(np.float32)
-        # Infinities of a narrower range and NaNs that signal are no fault here.
-        with np.errstate(all="ignore"):
-            floats = self.values.astype(np.float32, copy=False)
-        if self.scales is None:
-            return floats
-        return floats * self.scales.reshape(-1, *[1] * (self.values.ndim - 1))
 
 
 @dataclass(frozen=True)
@@ -82,7 +43,8 @@ class Entry:
         kept: how many entries have a value; None for dense arrays.
         positions: bytes of the positions.
         values: bytes of the values.
-        scales: bytes of the row scales; None where there are none.
+        scales: bytes of the row scales, or of the levels; None where there are none.
+        levels: how many there are; None where the scales, if any, are of rows.
         checksum: of all its bytes, in hexadecimal.
     """
 
@@ -94,6 +56,7 @@ class Entry:
     positions: int
     values: int
     scales: int | None
+    levels: int | None
     checksum: str
 
     @property
@@ -117,8 +80,14 @@ class Entry:
     def memory(self) -> int:
         """Bytes of its arrays in memory: values, mask and scales."""
         mask = 0 if self.kept is None else self.count
-        scales = 0 if self.scales is None else 4 * self.shapes[0][0]
-        return self.count * DTYPES[self.dtype].itemsize + mask + scales
+        return self.count * DTYPES[self.dtype].itemsize + mask + 4 * self.factors
+
+    @property
+    def factors(self) -> int:
+        """How many scales or levels there are."""
+        if self.scales is None:
+            return 0
+        return self.shapes[0][0] if self.levels is None else self.levels
 
 
 def grid(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -135,43 +104,10 @@ def _rows(shapes: Sequence[tuple[int, ...]]) -> int:
     return grid(shapes[0])[0] if len(shapes) == 1 else 1
 
 
-def check_array(name: str, array: Array) -> None:
-    """Refuse what the format cannot hold; nothing is dropped or changed silently."""
-    where = f"array {name!r}"
-    expected = DTYPES.get(array.dtype)
-    need(expected is not None, f"{where}: the format has no dtype {array.dtype!r}")
-    values, keep, scales = array.values, array.keep, array.scales
-    need(values.dtype == expected, f"{where}: {values.dtype} values are not {array.dtype}")
-    bits = _bits(values)
-    _check_bools(array.dtype, bits, where)
-    if keep is not None:
-        need(keep.dtype == np.bool_, f"{where}: the keep mask is {keep.dtype}, not bool")
-        need(
-            keep.shape == values.shape,
-            f"{where}: the keep mask has shape {keep.shape}, the values have {values.shape}",
-        )
-        strays = np.flatnonzero((bits != 0) & ~keep.reshape(-1))
-        if strays.size:
-            raise RuntimeFileError(
-                f"{where}: {strays.size} removed entries are not zero bits, the first at flat "
-                f"index {strays[0]}; set removed entries to +0.0 or keep them"
-            )
-    if scales is not None:
-        need(
-            array.dtype == "int8" and scales.dtype == np.float32,
-            f"{where}: {scales.dtype} scales of {array.dtype} values; scales are float32, of int8",
-        )
-        need(
-            values.ndim > 0 and scales.shape == values.shape[:1],
-            f"{where}: the scales have shape {scales.shape}, the values {values.shape}; each row "
-            "along axis 0 has one scale",
-        )
-
-
 def same(array: Array) -> Hashable:
     """Equal for arrays that mean the same to the bit."""
-    parts = array.values, array.keep, array.scales
-    digests = [None if part is None else digest(_bits(part).data) for part in parts]
+    parts = array.values, array.keep, array.scales, array.levels
+    digests = [None if part is None else digest(bits_of(part).data) for part in parts]
     return (array.dtype, array.origin, array.values.shape, *digests)
 
 
@@ -179,7 +115,7 @@ def with_mask(name: str, array: Array) -> Array:
     """The array with a mask of its nonzero bit patterns, if it has none and that is smaller."""
     if array.keep is not None:
         return array
-    keep = (_bits(array.values) != 0).reshape(array.values.shape)
+    keep = (bits_of(array.values) != 0).reshape(array.values.shape)
     if keep.all():
         return array
     masked = replace(array, keep=keep)
@@ -193,20 +129,22 @@ def encode_section(names: Sequence[str], arrays: Sequence[Array]) -> tuple[Entry
 
     Args:
         names: of its arrays.
-        arrays: checked ones of one dtype and origin; one alone if it has a mask or scales.
+        arrays: checked ones of one dtype and origin; one alone if it has a mask, scales or levels.
     """
     first = arrays[0]
     shapes = tuple(array.values.shape for array in arrays)
-    bits = np.concatenate([_bits(array.values) for array in arrays])
+    bits = np.concatenate([bits_of(array.values) for array in arrays])
     keep = None if first.keep is None else np.ascontiguousarray(first.keep).reshape(-1)
     positions = b"" if keep is None else _encode_positions(keep, shapes[0])
     values = _encode_values(bits, first.dtype, _rows(shapes), keep)
     scales = None
-    if first.scales is not None:
-        scales = _encode_values(_bits(first.scales), "float32", 1, None)
+    factors = first.scales if first.levels is None else first.levels
+    if factors is not None:
+        scales = _encode_values(bits_of(factors), "float32", 1, None)
     body = positions + values + (scales or b"")
     kept = None if keep is None else int(np.count_nonzero(keep))
-    lengths = len(positions), len(values), None if scales is None else len(scales)
+    levels = None if first.levels is None else len(first.levels)
+    lengths = len(positions), len(values), None if scales is None else len(scales), levels
     checksum = digest(body).hex()
     return Entry(tuple(names), shapes, first.dtype, first.origin, kept, *lengths, checksum), body
 
@@ -228,18 +166,21 @@ def decode_section(entry: Entry, body: bytes) -> dict[str, Array]:
         scales = None
         if entry.scales is not None:
             stream = "scales"
-            scales = np.empty(entry.shapes[0][0], np.float32)
+            scales = np.empty(entry.factors, np.float32)
             _decode_values(data[split[1] :], "float32", 1, None, scales.view(np.uint32))
     except (_native.Damaged, RuntimeFileError) as fault:
         raise RuntimeFileError(f"{where}: its {stream} are damaged: {fault}") from None
-    _check_bools(entry.dtype, bits, where)
-    values = bits.view(dtype)
+    check_bools(entry.dtype, bits, where)
+    values, levels = bits.view(dtype), None
+    if entry.levels is not None and scales is not None:
+        check_levels(scales, values, where)
+        scales, levels = None, scales
     arrays, end = {}, 0
     for name, shape in zip(entry.names, entry.shapes, strict=True):
         start, end = end, end + math.prod(shape)
         mask = None if keep is None else keep.reshape(shape)
         part = values[start:end].reshape(shape)
-        arrays[name] = Array(part, entry.dtype, mask, scales, entry.origin)
+        arrays[name] = Array(part, entry.dtype, mask, scales, entry.origin, levels)
     return arrays
 
 
@@ -303,25 +244,9 @@ def _decode_values(
         _native.decode_values(data, dtype, rows, mask, bits.view(np.uint8))
 
 
-def _bits(values: npt.NDArray[Any]) -> Bits:
-    """Flat, as unsigned integers: nothing may touch a NaN or a negative zero."""
-    return np.ascontiguousarray(values).reshape(-1).view(f"u{values.dtype.itemsize}")
-
-
-def _check_bools(dtype: str, bits: Bits, where: str) -> None:
-    # A boolean byte that is neither 0 nor 1 is undefined behaviour downstream.
-    need(dtype != "bool" or not (bits > 1).any(), f"{where}: a boolean is neither 0 nor 1")
-
-
 def digest(*parts: bytes | memoryview) -> bytes:
     """The 16-byte BLAKE2b hash of the parts, one after the other."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
         state.update(part)
     return state.digest()
-
-
-def need(condition: bool, fault: str) -> None:
-    """Raise the fault unless the condition holds; the caller of the format adds the path."""
-    if not condition:
-        raise RuntimeFileError(fault)

@@ -145,8 +145,9 @@ def restore(
     explored = MaskSet.from_state(plain.pop("explored"), weights)
     if masks.checksum() != saved.get("checksum"):
         raise RegrowError("the checkpoint's masks do not match their checksum; it was altered.")
+    reparametrised = set((plain["latent"] or {}).get("trained", ()))
     for name, weight in weights.items():
-        if bool(weight.detach()[masks.removed(name)].any()):
+        if name not in reparametrised and bool(weight.detach()[masks.removed(name)].any()):
             raise RegrowError(
                 f"{name} has values where the checkpoint's masks removed them; load the model's "
                 "and the optimiser's own states before attach(resume=...)."

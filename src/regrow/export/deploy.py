@@ -21,7 +21,7 @@ from regrow.core.names import unwrap
 from regrow.export.capture import capture
 from regrow.export.exported import check_plain, check_target
 from regrow.export.fold_norms import fold_norms
-from regrow.export.quantise import input_energy, quantise
+from regrow.export.quantise import input_energy, levels_of, quantise
 from regrow.export.runtime import TORCH, restored, runtime
 from regrow.model.inspection import inspect
 from regrow.model.inventory import inventory
@@ -88,9 +88,10 @@ def pack(
         model: may be compiled or data-parallel, and on any device; it is left as it is.
         path: the file; a previous one stays intact unless the new one is whole and verified.
         example: real inputs, samples on axis 0: what `forward` takes, one tensor or several.
-        values: "fp32" is to the bit; "fp16" and "bf16" round; "int8" has one scale per output
-            channel, chosen for the least error, and batch norms are folded into the scales, so
-            that such a file cannot be loaded into the model again.
+        values: "fp32" is to the bit, and stores weights of few magnitudes, as a quantiser leaves
+            them, as whole numbers and a table of these; "fp16" and "bf16" round; "int8" has one
+            scale per output channel, chosen for the least error, and batch norms are folded into
+            the scales, so that such a file cannot be loaded into the model again.
         masks: bool keep masks by weight name, such as `Pruning.masks`; a weight without one counts
             as kept where it is not zero.
         calibration: for "int8": batches of inputs, so that errors count by how large the inputs of
@@ -133,6 +134,8 @@ def pack(
             elif values == "int8":
                 weights = None if energy is None else energy.get(name)
                 arrays[name] = _quantised(native, tensor, keep, weights)
+            elif values == "fp32" and (found := levels_of(tensor)) is not None:
+                arrays[name] = _levelled(native, *found, keep)
             else:
                 arrays[name] = _rounded(native, name, tensor, keep, _DTYPES[values])
             tensor.copy_(restored(arrays[name]))
@@ -177,7 +180,7 @@ def _zstd(arrays: Mapping[str, Any]) -> int | None:
     raw = b"".join(
         part.tobytes()
         for array in arrays.values()
-        for part in (array.values, array.scales)
+        for part in (array.values, array.scales, array.levels)
         if part is not None
     )
     return len(zstandard.ZstdCompressor(level=19).compress(raw))
@@ -224,6 +227,10 @@ def _rounded(native: ModuleType, name: str, tensor: Tensor, keep: Any, dtype: to
 def _quantised(native: ModuleType, tensor: Tensor, keep: Any, energy: Tensor | None) -> Any:
     whole, scales = quantise(tensor, energy)
     return native.file.Array(whole.numpy(), "int8", keep, scales.numpy(), _NAMES[tensor.dtype])
+
+
+def _levelled(native: ModuleType, whole: Tensor, levels: Tensor, keep: Any) -> Any:
+    return native.file.Array(whole.numpy(), "int8", keep, levels=levels.numpy())
 
 
 def _difference(

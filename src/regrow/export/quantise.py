@@ -52,6 +52,28 @@ def quantise(weight: Tensor, energy: Tensor | None = None) -> tuple[Tensor, Tens
     return whole.view(weight.shape), scales.float()
 
 
+def levels_of(weight: Tensor) -> tuple[Tensor, Tensor] | None:
+    """A weight that has few magnitudes as whole numbers and a table of these, exactly.
+
+    Args:
+        weight: float32, of any shape.
+
+    Returns:
+        int8 of the weight's shape and the magnitudes, float32, ascending: a weight w is
+        sign(z) magnitudes[|z| - 1], z its whole number, and 0 if z is 0. None where there are more
+        than 127, where so many would take as much room as the weights, or any is not finite.
+    """
+    sizes = weight.detach().abs()
+    magnitudes = sizes.unique()
+    magnitudes = magnitudes[magnitudes > 0]
+    nonzero = int((sizes > 0).sum())
+    few = 0 < len(magnitudes) <= _LEVELS and 4 * len(magnitudes) < nonzero
+    if weight.dtype != torch.float32 or not few or not bool(torch.isfinite(sizes).all()):
+        return None
+    whole = torch.searchsorted(magnitudes, sizes, right=True)
+    return (whole * weight.detach().sign()).to(torch.int8), magnitudes
+
+
 @torch.no_grad()
 def input_energy(model: nn.Module, batches: Sequence[Tensor]) -> dict[str, Tensor]:
     """The mean square of what each weight of a convolution or linear layer is multiplied by.

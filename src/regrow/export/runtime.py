@@ -39,7 +39,7 @@ def runtime() -> ModuleType:
 def restored(array: Any) -> Tensor:
     """What a stored array of the deploy file stands for, in the dtype that the model had."""
     values = np.array(array.values)
-    if array.scales is not None:
+    if array.scales is not None or array.levels is not None:
         values = array.floats()
     elif array.dtype == "bfloat16":
         return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16).to(TORCH[array.origin])

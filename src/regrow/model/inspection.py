@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from regrow.core.errors import unknown
 from regrow.core.names import unwrap
 from regrow.model.counters import positions
 from regrow.model.inventory import DENOMINATOR, inventory
@@ -78,6 +79,37 @@ class Inspection:
         if any(layer.positions is None for layer in self.layers):
             return None
         return sum((x.total if dense else x.kept) * (x.positions or 0) for x in self.layers)
+
+    def bit_operations(
+        self, bits: Mapping[str, int] | None = None, *, activations: int = 32, dense: bool = False
+    ) -> int | None:
+        """Sum of multiply-adds times bits of the weight times bits of the activation.
+
+        Source: arXiv 2512.12981 (2025), "CoDeQ", which leaves activations at 32 bits.
+
+        Args:
+            bits: of each layer's weights by name, such as `events[-1]["bits"]` of a handle; 32
+                where nothing is said.
+            activations: bits of what weights are multiplied by.
+            dense: count all weights, not the kept ones alone.
+
+        Returns:
+            of one sample; None without an example.
+
+        Raises:
+            RegrowError: bits of a layer that the network does not have.
+        """
+        if strangers := (bits or {}).keys() - {layer.name for layer in self.layers}:
+            raise unknown("weight", min(strangers), [layer.name for layer in self.layers])
+        if any(layer.positions is None for layer in self.layers):
+            return None
+        return sum(
+            (x.total if dense else x.kept)
+            * (x.positions or 0)
+            * (bits or {}).get(x.name, 32)
+            * activations
+            for x in self.layers
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for machines."""
