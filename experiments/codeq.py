@@ -115,9 +115,8 @@ def rows(store: Store) -> Iterator[dict[str, Any]]:
     for seed in SEEDS:
         dense = Cell(TASK, "digits_cnn", seed, TRAINING, name="dense")
         store.finish(dense)
-        yield {
-            "arm": "dense", "seed": seed, **measured(network(store.state(dense)[0], seed), None, test)
-        }  # fmt: skip
+        model = network(store.state(dense)[0], seed)
+        yield {"arm": "dense", "seed": seed, **measured(model, None, test)}
         for arm, options in ARMS.items():
             cell, record = trained(store, seed, regrow.recipes.codeq(EPOCHS, **options))
             told = record["events"][-1]["bits"]

@@ -151,5 +151,5 @@ def test_bit_operations_weigh_multiply_adds_by_bits() -> None:
     assert report.bit_operations(bits, activations=8) == (first * 4 + second * 3) * 8
     assert report.bit_operations(dense=True) == report.macs(dense=True) * 1024  # type: ignore[operator]
     assert regrow.inspect(model).bit_operations() is None
-    with pytest.raises(regrow.RegrowError, match=r"weight 'weight' .*0\.weight"):
+    with pytest.raises(regrow.RegrowError, match="unknown weight 'weight'"):
         report.bit_operations({"weight": 4})
