@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "regrow"
 # From the bottom up: a folder imports itself and what stands before it.
 LAYERS = ["core", "model", "parts", "engine", "recipes", "export", "bench", "cli"]
-PARTS = ["allocate", "criteria", "patterns", "schedule", "select", "units"]
+PARTS = ["allocate", "criteria", "patterns", "schedule", "reparam", "units"]
 FILES = sorted(SOURCE.rglob("*.py"))
 LONGEST = 350
 

@@ -16,8 +16,8 @@ from regrow.parts.criteria import CRITERIA
 from regrow.parts.patterns import PATTERNS
 from regrow.parts.regrowth import RULES, VALUES
 from regrow.parts.repair import REPAIRS
+from regrow.parts.reparam import REPARAMS
 from regrow.parts.schedule import SCHEDULES
-from regrow.parts.select import SELECTORS
 from regrow.recipes import RECIPES
 
 PARTS: list[Table[Any]] = [
@@ -25,7 +25,7 @@ PARTS: list[Table[Any]] = [
     PATTERNS,
     ALLOCATIONS,
     SCHEDULES,
-    SELECTORS,
+    REPARAMS,
     REPAIRS,
     RULES,
     VALUES,

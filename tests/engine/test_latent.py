@@ -222,7 +222,7 @@ def test_what_does_not_go_with_it_is_refused() -> None:
         Plan(Outcome())
     with pytest.raises(RegrowError, match="'outcome' asks for no sparsity"):
         Plan(OneShot(0.5), reparam=DeadZone())
-    with pytest.raises(RegrowError, match="so nothing can be regrown"):
+    with pytest.raises(RegrowError, match="nothing is cut; leave out reparam, or memory"):
         Plan(Outcome(), reparam=DeadZone(), memory=0.0)
     stage = codeq(2).stages[0]
     with pytest.raises(RegrowError, match="program of its own"):

@@ -162,14 +162,6 @@ class SignalSchedule(Protocol):
         ...
 
 
-class Selector(Protocol):
-    """Which units of a layer stay, given how many."""
-
-    def select(self, pooled: Tensor, count: int) -> Tensor:
-        """Boolean mask over units with exactly `count` True."""
-        ...
-
-
 class Repair(Protocol):
     """How the weights that stay move when others are cut."""
 

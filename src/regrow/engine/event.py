@@ -18,6 +18,7 @@ from regrow.core.decision import Decision
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence, Need
 from regrow.core.protocols import Allocation, Criterion, Telling
+from regrow.core.topk import largest
 from regrow.engine.plan import Plan
 from regrow.engine.regrowth import Regrowth
 from regrow.model.inventory import Entry, Inventory
@@ -280,9 +281,7 @@ class _Event:
     def select(self, pooled: Mapping[str, Tensor], counts: Mapping[str, int]) -> dict[str, Tensor]:
         plan = self.plan
         return {
-            e.name: plan.pattern.expand(
-                plan.selector.select(pooled[e.name], counts[e.name]), e.shape
-            )
+            e.name: plan.pattern.expand(largest(pooled[e.name], counts[e.name]), e.shape)
             for e in self.chosen
         }
 

@@ -17,11 +17,11 @@ from regrow.core.protocols import (
     Repair,
     Reparam,
     Schedule,
-    Selector,
     SignalSchedule,
 )
 from regrow.core.step import Step
 from regrow.core.table import Table
+from regrow.engine.apart import check_apart
 from regrow.engine.regrowth import Regrowth, globs
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.allocate.global_ import Global
@@ -36,15 +36,12 @@ from regrow.parts.repair import REPAIRS
 from regrow.parts.reparam import REPARAMS
 from regrow.parts.schedule import SCHEDULES
 from regrow.parts.schedule.outcome import Outcome
-from regrow.parts.select import SELECTORS
-from regrow.parts.select.top_k import TopK
 
 _TABLES: dict[str, Table[Any]] = {
     "criterion": CRITERIA,
     "schedule": SCHEDULES,
     "allocation": ALLOCATIONS,
     "pattern": PATTERNS,
-    "selector": SELECTORS,
     "repair": REPAIRS,
     "rule": RULES,
     "value": VALUES,
@@ -65,7 +62,6 @@ class Plan:
         criterion: what a weight is worth.
         allocation: how many units each layer keeps.
         pattern: what is kept or removed together.
-        selector: which units stay, given how many.
         regrowth: how weights return when the target rises; None if it never does.
         include: globs of the layers that may be pruned.
         exclude: globs of the layers that stay whole; they count in the sparsity all the same.
@@ -87,14 +83,13 @@ class Plan:
             log has one entry.
         repair: how the weights that stay move at a cut; None leaves them.
         reparam: weights are used as a function of those that are trained, and which of them are
-            zero comes of that; then nothing is cut, and criterion, allocation and selector rest.
+            zero comes of that; then nothing is cut, and criterion and allocation rest.
     """
 
     schedule: Schedule | SignalSchedule
     criterion: Criterion = field(default_factory=Magnitude)
     allocation: Allocation = field(default_factory=Global)
     pattern: Pattern = field(default_factory=Element)
-    selector: Selector = field(default_factory=TopK)
     regrowth: Regrowth | None = None
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
@@ -141,20 +136,15 @@ class Plan:
                 "the rule or value of the regrowth reads remembered weights, but memory is None; "
                 "give the plan or the recipe 'bidirectional' memory=0, which keeps them."
             )
-        if self.rewind and (self.regrowth is not None or self.memory is not None):
-            raise RegrowError(
-                "rewind gives all weights their first values again, so nothing can be remembered "
-                "or return with others; leave out rewind, or regrowth and memory."
-            )
         if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
             raise RegrowError(f"rounds={self.rounds!r} is a whole number of at least 1.")
-        if self.rounds > 1 and (self.regrowth is not None or self.memory is not None):
+        check_apart(self)
+        self._check_fisher()
+        if isinstance(self.schedule, Outcome) != (self.reparam is not None):
             raise RegrowError(
-                f"rounds={self.rounds} are steps of a cut after which nothing returns; leave out "
-                "rounds, or regrowth and memory."
+                "the schedule 'outcome' asks for no sparsity and belongs to plans with a "
+                "reparametrisation, which have no other; give both, as the recipe 'codeq' does."
             )
-        self._check_repair()
-        self._check_reparam()
         if self.floor < 1:
             raise RegrowError(
                 f"floor={self.floor} would let layers be emptied; it is a count of at least 1."
@@ -192,13 +182,7 @@ class Plan:
         share = density / present
         return [*(present * share ** (j / self.rounds) for j in range(1, self.rounds)), density]
 
-    def _check_repair(self) -> None:
-        returns = self.regrowth is not None or self.memory is not None
-        if self.repair is not None and (returns or self.rewind):
-            raise RegrowError(
-                "a repair moves what stays for what is cut for good; leave out the repair, or "
-                "regrowth, memory and rewind."
-            )
+    def _check_fisher(self) -> None:
         inverses = {need for need in self.needs if need.how is not None}
         if len(inverses) > 1:
             raise RegrowError(
@@ -210,20 +194,6 @@ class Plan:
             raise RegrowError(
                 "removed weights have no gradients in a Fisher, so they cannot compete by it; "
                 "leave memory at None, or take another criterion."
-            )
-
-    def _check_reparam(self) -> None:
-        outcome = isinstance(self.schedule, Outcome)
-        if outcome != (self.reparam is not None):
-            raise RegrowError(
-                "the schedule 'outcome' asks for no sparsity and belongs to plans with a "
-                "reparametrisation, which have no other; give both, as the recipe 'codeq' does."
-            )
-        others = (self.regrowth, self.memory, self.penalty, self.repair)
-        if outcome and (self.rewind or any(other is not None for other in others)):
-            raise RegrowError(
-                "with a reparametrisation nothing is cut, so nothing can be regrown, remembered, "
-                "pulled on, repaired or rewound; leave these out."
             )
 
     def exchange_at(self, step: Step) -> float:
@@ -244,8 +214,7 @@ def check_penalty(plan: Any) -> None:
     """Refuse a plan, of weights or of units, whose penalty leads to no removal.
 
     Raises:
-        RegrowError: the schedule has not one event, after the choice and in the penalty's unit, or
-            something returns.
+        RegrowError: the schedule has not one event, after the choice and in the penalty's unit.
     """
     penalty, last = plan.penalty, getattr(plan.schedule, "last", None)
     if penalty is None:
@@ -261,19 +230,13 @@ def check_penalty(plan: Any) -> None:
             f"a penalty needs a schedule with one event, counted in {unit}s and after the choice "
             f"at {choice}: 'manual' with one sparsity."
         )
-    others = (plan.regrowth, plan.memory, getattr(plan, "repair", None))
-    if plan.rewind or any(other is not None for other in others):
-        raise RegrowError(
-            "a penalty drives weights to zero, so there is nothing to return, go back to or make "
-            "up for; leave out regrowth, memory, rewind and repair."
-        )
 
 
 def plan_spec(plan: Plan) -> dict[str, Any]:
     """A plan as plain data, parts by their names in the tables."""
     spec: dict[str, Any] = {
         name: _TABLES[name].spec(getattr(plan, name))
-        for name in ("criterion", "schedule", "allocation", "pattern", "selector")
+        for name in ("criterion", "schedule", "allocation", "pattern")
     }
     spec |= {"include": list(plan.include), "exclude": list(plan.exclude), "floor": plan.floor}
     spec["memory"] = plan.memory

@@ -11,6 +11,7 @@ from regrow.core.evidence import Need, Statistics
 from regrow.core.protocols import Penalty, Schedule, SignalSchedule
 from regrow.core.step import Step
 from regrow.core.table import Table
+from regrow.engine.apart import check_apart
 from regrow.engine.plan import check_penalty
 from regrow.engine.regrowth import globs
 from regrow.parts.patterns import PATTERNS
@@ -73,8 +74,7 @@ class UnitPlan:
             raise RegrowError(
                 f"floor={self.floor} would let groups be emptied; it is a count of at least 1."
             )
-        if self.rewind and self.regrowth is not None:
-            raise RegrowError("units return with their first weights anyway; leave out rewind.")
+        check_apart(self)
         if self.statistics not in get_args(Statistics):
             raise RegrowError(f"statistics={self.statistics!r} is neither 'batch' nor 'running'.")
         if not self.criterion.needs & _LIVE:
