@@ -81,11 +81,11 @@ def details(name: str) -> str:
             lines += ["", "Options and defaults:"]
             lines += [f"    {option} = {default}" for option, default in options.items()]
         if kind == "recipe":
-            shared = (
-                (Scope,) if "criterion" in inspect.signature(row.make).parameters else (Cut, Scope)
-            )
-            lines += ["", *(f"{how.__name__}: {inspect.getdoc(how)}\n" for how in shared)]
-            lines += ["The seed is the run's: --seed N."]
+            taken = inspect.signature(row.make).parameters
+            shared = (Scope,) if "criterion" in taken else (Cut, Scope)
+            if any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+                lines += ["", *(f"{how.__name__}: {inspect.getdoc(how)}\n" for how in shared)]
+            lines += ["", "The seed is the run's: --seed N."]
         pages.append("\n".join(lines))
     return "\n\n".join(pages)
 
