@@ -25,7 +25,7 @@ class Latent:
     def __init__(self, how: Reparam, weights: Mapping[str, nn.Parameter]) -> None:
         self._how, self._weights = how, weights
         self.trained = {name: weight.detach().clone() for name, weight in weights.items()}
-        self._spans = {name: how.span(trained).float() for name, trained in self.trained.items()}
+        self._spans = {name: how.span(trained.float()) for name, trained in self.trained.items()}
         self._numbers = {
             name: {
                 number.name: torch.full((), number.start, device=weight.device)
@@ -82,7 +82,7 @@ class Latent:
                 numbers[number.name].clamp_(min=number.least)
         for name, weight in self._weights.items():
             self.trained[name].copy_(weight)
-            self._spans[name] = self._how.span(self.trained[name]).float()
+            self._spans[name] = self._how.span(self.trained[name].float())
         self.use()
 
     def alive(self) -> dict[str, Tensor]:
@@ -122,7 +122,7 @@ class Latent:
                     f"{tuple(trained.shape)}."
                 )
             trained.copy_(saved)
-            self._spans[name] = self._how.span(trained).float()
+            self._spans[name] = self._how.span(trained.float())
             for key, number in self._numbers[name].items():
                 number.copy_(state["numbers"][name][key])
             if not torch.equal(self._used(name), self._weights[name]):

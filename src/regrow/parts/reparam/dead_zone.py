@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,24 +82,28 @@ class DeadZone:
 
     def span(self, trained: Tensor) -> Tensor:
         """The 99th percentile of |w|, a tensor of no axes."""
-        count = trained.numel()
-        return trained.detach().abs().flatten().kthvalue(max(1, math.ceil(_SPAN * count))).values
+        sizes = trained.detach().abs().flatten()
+        place = max(1, math.ceil(_SPAN * sizes.numel())) - 1
+        if sizes.device.type == "cpu":  # an order of magnitude faster than kthvalue
+            return torch.tensor(np.partition(sizes.numpy(), place)[place])
+        return sizes.kthvalue(place + 1).values
 
     def used(self, trained: Tensor, span: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
         """The weights that the network uses, of the shape of `trained`."""
         s, h, top = self._levels(span, numbers)
-        z = (trained.sign() * ((trained.abs() - h).clamp(min=0) / s)).round().clamp(-top, top)
-        return s * z + h * z.sign()
+        z = torch.minimum(_steps(trained, s, h).round_(), top)
+        return torch.where(z > 0, trained.sign() * (s * z + h), 0.0)
 
     def gradients(
         self, trained: Tensor, span: Tensor, numbers: Mapping[str, Tensor], grad: Tensor
     ) -> dict[str, Tensor]:
         """Of the loss by t and u, from its gradient by the weights that are used."""
         s, h, top = self._levels(span, numbers)
-        x = trained.sign() * ((trained.abs() - h).clamp(min=0) / s)
-        z = x.round().clamp(-top, top)
-        by_s = (grad * (z - x)).sum()
-        by_h = (grad * (z.sign() - trained.sign())).sum()
+        x = _steps(trained, s, h)
+        z = torch.minimum(x.round(), top)
+        outwards = grad * trained.sign()
+        by_s = (outwards * (z - x)).sum()
+        by_h = -(outwards * (z == 0)).sum()
         inner = by_s - by_h / 2  # h holds -s / 2
         tanh = numbers["width"].tanh()
         by_d = by_h / 2 - inner / (2 * (top - 0.5))
@@ -125,3 +130,8 @@ class DeadZone:
         d = 2 * span * (1 - numbers["width"].tanh().abs())
         s = (span - d / 2) / (top - 0.5) + 1e-8
         return s, d / 2 - s / 2, top
+
+
+def _steps(trained: Tensor, s: Tensor, h: Tensor) -> Tensor:
+    """How many steps |w| lies beyond the shift, before rounding: |x|."""
+    return (trained.abs() - h).clamp_(min=0).div_(s)
