@@ -25,6 +25,7 @@ class Store:
     def __init__(self) -> None:
         self._parent = np.zeros(1024, np.int64)
         self._kind = np.zeros(1024, np.int8)  # of roots
+        self._held = np.zeros(1024, np.bool_)  # of roots, whether some product has it as a factor
         self._count = 0
         self._runs: dict[int, Classes] = {}  # arrays of consecutive new classes, by identity
         self._like: dict[int, Classes] = {}  # for such an array, one that it equals
@@ -41,10 +42,11 @@ class Store:
         return found
 
     def _grow(self, size: int) -> None:
-        parent, kind = np.zeros(size, np.int64), np.zeros(size, np.int8)
-        parent[: len(self._parent)] = self._parent
-        kind[: len(self._kind)] = self._kind
-        self._parent, self._kind = parent, kind
+        for name in ("_parent", "_kind", "_held"):
+            old = getattr(self, name)
+            new = np.zeros(size, old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
 
     @property
     def count(self) -> int:
@@ -83,11 +85,14 @@ class Store:
         for whole, other in ((b, a), (a, b)):
             if not self._untouched(whole):
                 continue
-            roots = self.roots(other)
-            inside = (roots >= whole[0]) & (roots <= whole[-1])
-            if inside.any() or (self._kind[roots] == PRODUCT).any():
+            roots, run = self.roots(other), slice(whole[0], whole[-1] + 1)
+            inside = (roots >= run.start) & (roots < run.stop)
+            held = self._held[run]
+            # A product of itself could not go in parts.
+            if inside.any() or (held.any() and (self._kind[roots] == PRODUCT).any()):
                 continue
-            self._parent[whole[0] : whole[-1] + 1] = roots
+            self._held[roots[held]] = True
+            self._parent[run] = roots
             self._like[id(whole)] = other
             return other
         return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 from regrow.core.errors import RegrowError
 from regrow.core.groups import Group
 from regrow.core.names import unwrap
-from regrow.model.coupling.indices import Classes, Dim, Indices
+from regrow.model.coupling.indices import Dim, Indices
 from regrow.model.coupling.rules import RULES, other, pointwise
 from regrow.model.coupling.tracer import Observer, RuleError, Site, Tracer, Watch, Work
 from regrow.model.coupling.units import one_factor, units_of
@@ -62,25 +63,15 @@ class Coupling:
     indices: Indices
     unknown: Mapping[str, tuple[str, ...]]
     unseen: tuple[str, ...]
-    _rows: dict[int, tuple[Classes, np.ndarray]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
 
     def stays(self, dim: Dim, gone: frozenset[int]) -> np.ndarray:
         """Which indices of a dimension stay when classes go; boolean."""
         assert dim is not None
         stays = np.ones(len(dim), np.bool_)
         if gone:
-            rows = self._going(self.indices.shared(dim))
+            rows = self.indices.going(dim)
             stays[rows[_table(gone, self.indices.count)[rows[:, 0]], 1]] = False
         return stays
-
-    def _going(self, dim: Classes) -> np.ndarray:
-        """Looked up once for each array: the equations change no more."""
-        known = self._rows.get(id(dim))
-        if known is None:
-            known = self._rows[id(dim)] = dim, self.indices.going(dim)
-        return known[1]
 
 
 @functools.lru_cache(maxsize=2)
@@ -115,13 +106,13 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
                     for dim in dims:
                         tracer.indices.fix(dim, f"{path} takes its heads' size from its width")
     tracer.close(watch(model, example, tracer))
-    if any(name not in tracer.seen for name, _ in model.named_parameters()):
+    if not tracer.seen.issuperset(tracer.trained):
         _run_training(model, example, tracer)
     for layer, reason in (fixed or {}).items():
         for name, dims in tracer.parameters.items():
             if name.startswith(f"{layer}.") and dims:
                 tracer.indices.fix(dims[1 if name in tracer.turned else 0], reason)
-    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    names = {name for name in tracer.parameters if tracer.tied.get(name, name) in tracer.trained}
     unseen = {name for name in names if tracer.tied.get(name, name) not in tracer.seen}
     for name in unseen:
         for dim in tracer.parameters[name]:
@@ -129,9 +120,9 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
     one_factor(tracer, names)
     return Coupling(
         groups=units_of(tracer, names),
-        bound=tuple(_bound(model, tracer)),
+        bound=tuple(_bound(tracer)),
         parameters=tracer.parameters,
-        trained={name: tuple(p.shape) for name, p in model.named_parameters()},
+        trained=tracer.trained,
         convolutions=tracer.groups,
         norms=tracer.norms,
         works=tuple(tracer.works),
@@ -154,6 +145,7 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients, fused layers apart; the network comes back as it was.
 
     It passes through training mode, in which networks forget what they keep for evaluation.
+    Compiled code runs as it was written.
     """
     modes = {module: module.training for module in model.modules()}
     buffers = [
@@ -166,7 +158,7 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     model.train().eval()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _uncompiled():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -176,6 +168,13 @@ def at_rest(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for module, name, buffer, values in buffers:
                 module._buffers[name] = buffer.copy_(values)
+
+
+def _uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Nothing can be compiled where the compiler is not loaded; loading it takes seconds."""
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def refuse_recurrent(model: nn.Module) -> None:
@@ -223,9 +222,9 @@ def _run_training(model: nn.Module, example: Any, tracer: Tracer) -> None:
         tracer.works[:] = works
 
 
-def _bound(model: nn.Module, tracer: Tracer) -> Iterator[Bound]:
-    for name, parameter in model.named_parameters():
-        if parameter.dim() < 2 or not name.endswith("weight"):
+def _bound(tracer: Tracer) -> Iterator[Bound]:
+    for name, shape in tracer.trained.items():
+        if len(shape) < 2 or not name.endswith("weight"):
             continue
         dim = tracer.parameters[name][1 if name in tracer.turned else 0]
         if dim is None:

@@ -35,13 +35,15 @@ class Indices(Store):
         self._fixed: dict[str, int] = {}  # its inverse
         self._factors: dict[int, tuple[int, ...]] = {}  # by root
         self._products: dict[tuple[int, ...], int] = {}
-        self._leaves: dict[int, tuple[int, ...]] = {}  # what is known until the next change
+        # What is known until the next change: by class, and by array, which is kept with it.
+        self._leaves: dict[int, tuple[int, ...]] = {}
+        self._going: dict[int, tuple[Classes, npt.NDArray[np.int64]]] = {}
 
     def fix(self, dim: Dim, reason: str) -> None:
         """None of these indices can go."""
         if dim is None:
             return
-        self._leaves.clear()
+        self._changes()
         roots = self.roots(dim)
         plain = self._kind[roots] == PLAIN
         self._parent[roots[plain]] = self._reason(reason)
@@ -57,7 +59,7 @@ class Indices(Store):
         a, b = self.shared(a), self.shared(b)
         if a is b:
             return a
-        self._leaves.clear()
+        self._changes()
         joined = self._join(a, b)
         if joined is not None:
             return joined
@@ -116,6 +118,13 @@ class Indices(Store):
 
     def going(self, dim: Classes) -> npt.NDArray[np.int64]:
         """Rows of (class, index) for the classes that indices go with, in the order of indices."""
+        dim = self.shared(dim)
+        known = self._going.get(id(dim))
+        if known is None:
+            known = self._going[id(dim)] = dim, self._rows(dim)
+        return known[1]
+
+    def _rows(self, dim: Classes) -> npt.NDArray[np.int64]:
         roots, places = self.roots(dim), np.arange(len(dim))
         while ((kinds := self._kind[roots]) == PRODUCT).any():
             rows = [self._factors.get(one, (one,)) for one in roots.tolist()]
@@ -148,11 +157,15 @@ class Indices(Store):
         """Those of a product, as roots; of any other class nothing."""
         return tuple(self.root(each) for each in self._factors.get(self.root(one), ()))
 
+    def _changes(self) -> None:
+        self._leaves.clear()
+        self._going.clear()
+
     def _spread(self, x: Classes, y: Classes) -> tuple[Classes, Classes]:
         """What is plain beside what is fixed is fixed too; the pairs that are left."""
         a, b = self._kind[x], self._kind[y]
         right, left = (a == FIXED) & (b == PLAIN), (a == PLAIN) & (b == FIXED)
-        self._leaves.clear()
+        self._changes()
         self._parent[y[right]], self._parent[x[left]] = x[right], y[left]
         rest = ~(right | left | ((a == FIXED) & (b == FIXED)))
         return self.roots(x[rest]), self.roots(y[rest])
@@ -165,12 +178,17 @@ class Indices(Store):
         swap = (a == PLAIN) & (b != PLAIN)
         x, y = np.where(swap, y, x), np.where(swap, x, y)
         products = x[self._kind[x] == PRODUCT]
-        if len(products):  # A product of itself could not go in parts.
+        if len(products) and self._held[y].any():  # A product of itself could not go in parts.
             parts = self._parts(products)
             if parts is None or np.isin(y, parts).any():
                 return False
-        self._parent[y] = x
+        self._unite(y, x)
         return True
+
+    def _unite(self, gone: Classes, into: Classes) -> None:
+        """Different roots become others' equals."""
+        self._held[into[self._held[gone]]] = True
+        self._parent[gone] = into
 
     def _parts(self, products: Classes) -> Classes | None:
         """The plain classes that products are made of; None if anything is fixed."""
@@ -197,10 +215,10 @@ class Indices(Store):
             return False
         if self._kind[one].any() or self._kind[other].any():
             return False
-        self._leaves.clear()
+        self._changes()
         for gone in y.tolist():
             del self._factors[gone]
-        self._parent[y] = x
+        self._unite(y, x)
         for a, b in zip(one.T, other.T, strict=True):
             self.equate(a, b)
         return True
@@ -231,7 +249,7 @@ class Indices(Store):
         return self._fixed[reason]
 
     def _union(self, a: int, b: int) -> None:
-        self._leaves.clear()
+        self._changes()
         a, b = self._reduced(a), self._reduced(b)
         if a == b:
             return
@@ -248,12 +266,14 @@ class Indices(Store):
             a, b = b, a
         if a not in self._factors:
             self._parent[a] = b
+            self._held[b] |= self._held[a]
             return
         first, second = (
             [each for each in self._factors[one] if self.reason(each) is None] for one in (a, b)
         )
         del self._factors[b]
         self._parent[b] = a
+        self._held[a] |= self._held[b]
         if len(first) != len(second):
             for factor in (*first, *second):
                 self._fix(factor, _DISAGREE)
@@ -286,6 +306,8 @@ class Indices(Store):
         if new:
             made = self.fresh(len(new))
             self._kind[made] = PRODUCT
+            for column in columns:
+                self._held[column] = True
             self._products.update(zip(new, made.tolist(), strict=True))
             self._factors.update(zip(made.tolist(), new, strict=True))
         found = [self._products[row] if len(row) > 1 else row[0] for row in rows]

@@ -104,6 +104,7 @@ class Tracer:
         unknown: operations without a rule, by name, with the modules where they bound something.
         groups: the classes of a grouped convolution's groups, by its weight's name; of a group norm
             without weight, by its module.
+        trained: shapes of the parameters, tied ones once.
         seen: names of the parameters that an operation read.
         turned: names of weights whose outputs are their second dimension.
         tied: further names of parameters, by the first.
@@ -116,6 +117,7 @@ class Tracer:
     sites: list[Site] = field(default_factory=list)
     unknown: dict[str, set[str]] = field(default_factory=dict)
     groups: dict[str, Dim] = field(default_factory=dict)
+    trained: dict[str, tuple[int, ...]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     turned: set[str] = field(default_factory=set)
     tied: dict[str, str] = field(default_factory=dict)
@@ -196,7 +198,10 @@ class Tracer:
             self._names[id(tensor)] = name
             dims = tuple(self.indices.fresh(size) if size > 1 else None for size in tensor.shape)
             self.parameters[name] = dims
-            self._state[id(tensor)] = Value(dims, zero=isinstance(tensor, nn.Parameter))
+            trained = isinstance(tensor, nn.Parameter)
+            self._state[id(tensor)] = Value(dims, zero=trained)
+            if trained:
+                self.trained[name] = tuple(tensor.shape)
 
     def add_example(self, example: Any) -> None:
         for tensor in tree_flatten(example)[0]:
@@ -237,6 +242,11 @@ class RuleError(Exception):
 
 class Watch(TorchDispatchMode):
     """Runs operations and shows each to its rule."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Or PyTorch would load its compiler at the first operation, which takes seconds."""
+        return False
 
     def __init__(
         self,

@@ -16,9 +16,14 @@ from regrow.model.coupling.tracer import Tracer
 
 def one_factor(tracer: Tracer, names: set[str]) -> None:
     """Where an index goes with either of two factors, the more numerous ones are the units."""
+    looked: set[int] = set()  # at arrays
     for name, dims in tracer.parameters.items():
         for dim in dims if name in names else ():
-            if dim is None or tracer.indices.simple(dim):
+            shared = None if dim is None else tracer.indices.shared(dim)
+            if dim is None or id(shared) in looked:
+                continue
+            looked.add(id(shared))
+            if tracer.indices.simple(dim):
                 continue
             going = tracer.indices.going(dim)
             counts = np.bincount(going[:, 1])[going[:, 1]]
