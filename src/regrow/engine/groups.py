@@ -85,13 +85,19 @@ class Groups(Sequence[Group]):
     def kept(self, gone: frozenset[int]) -> Keep:
         """The indices that stay when classes go, of the tensors that lose any."""
         found: dict[str, dict[int, Tensor]] = {}
+        looked: dict[int, Tensor | None] = {}  # by array; many dimensions share one
         for name, dims in self.coupling.parameters.items() if gone else ():
             for axis, dim in enumerate(dims):
                 if dim is None:
                     continue
-                stays = self.coupling.stays(dim, gone)
-                if not stays.all():
-                    found.setdefault(name, {})[axis] = torch.from_numpy(stays.nonzero()[0])
+                shared = self.coupling.indices.shared(dim)
+                if id(shared) not in looked:
+                    stays = self.coupling.stays(shared, gone)
+                    some = not stays.all()
+                    looked[id(shared)] = torch.from_numpy(stays.nonzero()[0]) if some else None
+                indices = looked[id(shared)]
+                if indices is not None:
+                    found.setdefault(name, {})[axis] = indices
         return found
 
     def masks(self, keep: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

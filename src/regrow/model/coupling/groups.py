@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections import Counter
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from regrow.core.errors import RegrowError
-from regrow.core.groups import Group, Member
+from regrow.core.groups import Group
 from regrow.core.names import unwrap
-from regrow.model.coupling.indices import Classes, Dim, Indices
+from regrow.model.coupling.indices import Dim, Indices
 from regrow.model.coupling.rules import RULES, other, pointwise
 from regrow.model.coupling.tracer import Observer, RuleError, Site, Tracer, Watch, Work
+from regrow.model.coupling.units import one_factor, units_of
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
@@ -62,23 +63,15 @@ class Coupling:
     indices: Indices
     unknown: Mapping[str, tuple[str, ...]]
     unseen: tuple[str, ...]
-    _rows: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def stays(self, dim: Dim, gone: frozenset[int]) -> np.ndarray:
         """Which indices of a dimension stay when classes go; boolean."""
-        known = _known(dim)
-        stays = np.ones(len(known), np.bool_)
+        assert dim is not None
+        stays = np.ones(len(dim), np.bool_)
         if gone:
-            rows = self._going(known)
+            rows = self.indices.going(dim)
             stays[rows[_table(gone, self.indices.count)[rows[:, 0]], 1]] = False
         return stays
-
-    def _going(self, dim: Classes) -> np.ndarray:
-        """Looked up once: the equations change no more."""
-        key = dim.tobytes()
-        if key not in self._rows:
-            self._rows[key] = self.indices.going(dim)
-        return self._rows[key]
 
 
 @functools.lru_cache(maxsize=2)
@@ -113,24 +106,23 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
                     for dim in dims:
                         tracer.indices.fix(dim, f"{path} takes its heads' size from its width")
     tracer.close(watch(model, example, tracer))
-    if any(name not in tracer.seen for name, _ in model.named_parameters()):
+    if not tracer.seen.issuperset(tracer.trained):
         _run_training(model, example, tracer)
     for layer, reason in (fixed or {}).items():
         for name, dims in tracer.parameters.items():
             if name.startswith(f"{layer}.") and dims:
                 tracer.indices.fix(dims[1 if name in tracer.turned else 0], reason)
-    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    names = {name for name in tracer.parameters if tracer.tied.get(name, name) in tracer.trained}
     unseen = {name for name in names if tracer.tied.get(name, name) not in tracer.seen}
     for name in unseen:
         for dim in tracer.parameters[name]:
             tracer.indices.fix(dim, "not used for the example")
-    _one_factor(tracer, names)
-    groups = _groups(tracer, names)
+    one_factor(tracer, names)
     return Coupling(
-        groups=groups,
-        bound=tuple(_bound(model, tracer)),
+        groups=units_of(tracer, names),
+        bound=tuple(_bound(tracer)),
         parameters=tracer.parameters,
-        trained={name: tuple(p.shape) for name, p in model.named_parameters()},
+        trained=tracer.trained,
         convolutions=tracer.groups,
         norms=tracer.norms,
         works=tuple(tracer.works),
@@ -153,26 +145,36 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients, fused layers apart; the network comes back as it was.
 
     It passes through training mode, in which networks forget what they keep for evaluation.
+    Compiled code runs as it was written.
     """
     modes = {module: module.training for module in model.modules()}
     buffers = [
         (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
+        for module in modes
+        for name, buffer in module._buffers.items()
+        if buffer is not None
     ]
     fast = torch.backends.mha.get_fastpath_enabled()
     model.train().eval()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _uncompiled():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, mode in modes.items():
-            module.training = mode
+            if module.training != mode:
+                module.training = mode
         with torch.no_grad():
             for module, name, buffer, values in buffers:
                 module._buffers[name] = buffer.copy_(values)
+
+
+def _uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Nothing can be compiled where the compiler is not loaded; loading it takes seconds."""
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def refuse_recurrent(model: nn.Module) -> None:
@@ -220,84 +222,9 @@ def _run_training(model: nn.Module, example: Any, tracer: Tracer) -> None:
         tracer.works[:] = works
 
 
-def _one_factor(tracer: Tracer, names: set[str]) -> None:
-    """Where an index goes with either of two factors, the more numerous ones are the units."""
-    for name, dims in tracer.parameters.items():
-        for dim in dims if name in names else ():
-            if dim is None or tracer.indices.simple(dim):
-                continue
-            rows = [tracer.indices.leaves(one) for one in tracer.indices.roots(dim).tolist()]
-            for count in sorted({len(row) for row in rows} - {0, 1}):
-                columns = np.array([row for row in rows if len(row) == count]).T
-                sizes = [len(np.unique(column)) for column in columns]
-                for i, column in enumerate(columns):
-                    if i != sizes.index(max(sizes)):
-                        tracer.indices.fix(column, "another division of the same channels")
-
-
-def _groups(tracer: Tracer, names: set[str]) -> tuple[Group, ...]:
-    """Units that have their indices in the same dimensions of the same tensors."""
-    places = [
-        (name, axis)
-        for name, dims in tracer.parameters.items()
-        for axis, dim in enumerate(dims)
-        if dim is not None
-    ]
-    if not places:
-        return ()
-    table = np.concatenate([_members(tracer, i, *place) for i, place in enumerate(places)])
-    table = table[np.argsort(table[:, 0], kind="stable")]  # by unit, place, index
-    found, used = [], Counter[str]()
-    for stacked in sorted(_alike(table), key=lambda each: [*each[0, 0, 1:], each[0, 0, 0]]):
-        units = len(stacked)
-        where = [places[i] for i in dict.fromkeys(stacked[0, :, 1].tolist())]
-        if not any(name in names for name, _ in where):
-            continue
-        members = []
-        for i in dict.fromkeys(stacked[0, :, 1].tolist()):
-            indices = stacked[:, stacked[0, :, 1] == i, 2]
-            name, axis = places[i]
-            produces = axis == (1 if name in tracer.turned else 0)
-            members.append(Member(name, axis, torch.from_numpy(indices.copy()), produces))
-        if units == 1 and any(_all(tracer, member) for member in members):
-            continue  # removing it would leave nothing
-        layer = _title([m.name for m in members if m.produces and m.name in names] or [where[0][0]])
-        used[layer] += 1
-        title = layer if used[layer] == 1 else f"{layer}#{used[layer]}"
-        found.append(Group(title, tuple(members), tuple(stacked[:, 0, 0].tolist())))
-    return tuple(found)
-
-
-def _alike(table: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows of units with the same places, as (units, rows, 3), from a table sorted by unit."""
-    starts = np.flatnonzero(np.diff(table[:, 0], prepend=-1))
-    lengths = np.diff(starts, append=len(table))
-    for length in np.unique(lengths):
-        rows = table[starts[lengths == length][:, None] + np.arange(length)]
-        _, kinds = np.unique(rows[:, :, 1], axis=0, return_inverse=True)
-        kinds = kinds.reshape(-1)
-        for kind in range(kinds.max() + 1):
-            yield rows[kinds == kind]
-
-
-def _members(tracer: Tracer, place: int, name: str, axis: int) -> np.ndarray:
-    """Rows of (unit, place, index)."""
-    dim = _known(tracer.parameters[name][axis])
-    pairs = tracer.indices.going(dim)
-    return np.stack([pairs[:, 0], np.full(len(pairs), place), pairs[:, 1]], 1)
-
-
-def _all(tracer: Tracer, member: Member) -> bool:
-    return member.indices.shape[1] == len(_known(tracer.parameters[member.name][member.dim]))
-
-
-def _title(names: list[str]) -> str:
-    return names[0].rpartition(".")[0] or names[0]
-
-
-def _bound(model: nn.Module, tracer: Tracer) -> Iterator[Bound]:
-    for name, parameter in model.named_parameters():
-        if parameter.dim() < 2 or not name.endswith("weight"):
+def _bound(tracer: Tracer) -> Iterator[Bound]:
+    for name, shape in tracer.trained.items():
+        if len(shape) < 2 or not name.endswith("weight"):
             continue
         dim = tracer.parameters[name][1 if name in tracer.turned else 0]
         if dim is None:
@@ -305,8 +232,3 @@ def _bound(model: nn.Module, tracer: Tracer) -> Iterator[Bound]:
         if not len(tracer.indices.going(dim)):
             reason = tracer.indices.reason(int(dim[0]))
             yield Bound(name.rpartition(".")[0] or name, len(dim), str(reason))
-
-
-def _known(dim: Dim) -> Classes:
-    assert dim is not None
-    return dim

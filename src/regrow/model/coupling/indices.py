@@ -9,80 +9,45 @@ example, are *fixed*, each with a reason.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from regrow.model.coupling.classes import FIXED, PLAIN, PRODUCT, Classes, Dim, Store
 from regrow.model.coupling.merged import told_apart
 
-Classes: TypeAlias = "npt.NDArray[np.int64]"
-Dim: TypeAlias = "Classes | None"
-"""The classes of a dimension's indices; None where all of them are fixed."""
+__all__ = ["TIED", "Classes", "Dim", "Indices"]
 
 TIED = "tied to a size of the example or of the code"
 _MOST = 1 << 22  # indices of a merged dimension that are kept apart
-_PLAIN, _FIXED, _PRODUCT = range(3)
 _DISAGREE = "split in two ways that do not agree"
 
 
-class Indices:
-    """A union-find structure over classes, with products."""
+class Indices(Store):
+    """Equations over classes, with products and fixed ones."""
 
     def __init__(self) -> None:
-        self._parent = np.zeros(1024, np.int64)
-        self._kind = np.zeros(1024, np.int8)  # of roots
-        self._last = np.zeros(1024, np.int64)  # by class, where it was met in the latest list
-        self._count = 0
+        super().__init__()
+        self._last = np.zeros(0, np.int64)  # by class, where it was met in the latest list
         self._reasons: dict[int, str] = {}  # by root
         self._fixed: dict[str, int] = {}  # its inverse
         self._factors: dict[int, tuple[int, ...]] = {}  # by root
         self._products: dict[tuple[int, ...], int] = {}
-        self._leaves: dict[int, tuple[int, ...]] = {}  # what is known until the next change
-
-    def fresh(self, count: int) -> Classes:
-        """Classes that are equal to no others."""
-        start, self._count = self._count, self._count + count
-        if self._count > len(self._parent):
-            more = np.zeros(max(2 * len(self._parent), self._count), np.int64)
-            more[:start] = self._parent[:start]
-            self._parent, self._last = more, np.zeros(len(more), np.int64)
-            self._kind = np.append(self._kind, np.zeros(len(more) - len(self._kind), np.int8))
-        found = np.arange(start, self._count)
-        self._parent[start : self._count] = found
-        return found
-
-    @property
-    def count(self) -> int:
-        """Of all classes."""
-        return self._count
-
-    def roots(self, classes: Classes) -> Classes:
-        """The number that stands for each class and all that equal it."""
-        found = self._parent[classes]
-        while True:
-            above = self._parent[found]
-            if (above == found).all():
-                break
-            found = above
-        self._parent[classes] = found
-        return found
-
-    def root(self, one: int) -> int:
-        while (above := int(self._parent[one])) != one:
-            one = above
-        return one
+        # What is known until the next change: by class, and by array, which is kept with it.
+        self._leaves: dict[int, tuple[int, ...]] = {}
+        self._going: dict[int, tuple[Classes, npt.NDArray[np.int64]]] = {}
 
     def fix(self, dim: Dim, reason: str) -> None:
         """None of these indices can go."""
         if dim is None:
             return
+        self._changes()
         roots = self.roots(dim)
-        plain = self._kind[roots] == _PLAIN
-        self._leaves.clear()
+        plain = self._kind[roots] == PLAIN
         self._parent[roots[plain]] = self._reason(reason)
-        products = self._kind[roots] == _PRODUCT
+        products = self._kind[roots] == PRODUCT
         for one in np.unique(roots[products]) if products.any() else ():
             self._fix(int(one), reason)
 
@@ -91,8 +56,13 @@ class Indices:
         if a is None or b is None:
             self.fix(a if b is None else b, TIED)
             return None
+        a, b = self.shared(a), self.shared(b)
         if a is b:
             return a
+        self._changes()
+        joined = self._join(a, b)
+        if joined is not None:
+            return joined
         first, second = self.roots(a), self.roots(b)
         different = first != second
         if not different.any():
@@ -144,16 +114,24 @@ class Indices:
 
     def simple(self, dim: Classes) -> bool:
         """Whether no index is a product: each is fixed, or goes with its root alone."""
-        return not (self._kind[self.roots(dim)] == _PRODUCT).any()
+        return not (self._kind[self.roots(dim)] == PRODUCT).any()
 
     def going(self, dim: Classes) -> npt.NDArray[np.int64]:
-        """Rows of (class, index) for the classes that indices go with."""
-        roots = self.roots(dim)
-        if self.simple(dim):
-            places = np.flatnonzero(self._kind[roots] == _PLAIN)
-            return np.stack([roots[places], places], 1)
-        rows = [(leaf, i) for i, one in enumerate(roots.tolist()) for leaf in self.leaves(one)]
-        return np.array(rows, np.int64).reshape(-1, 2)
+        """Rows of (class, index) for the classes that indices go with, in the order of indices."""
+        dim = self.shared(dim)
+        known = self._going.get(id(dim))
+        if known is None:
+            known = self._going[id(dim)] = dim, self._rows(dim)
+        return known[1]
+
+    def _rows(self, dim: Classes) -> npt.NDArray[np.int64]:
+        roots, places = self.roots(dim), np.arange(len(dim))
+        while ((kinds := self._kind[roots]) == PRODUCT).any():
+            rows = [self._factors.get(one, (one,)) for one in roots.tolist()]
+            places = np.repeat(places, np.fromiter(map(len, rows), np.int64, len(rows)))
+            roots = self.roots(np.fromiter(itertools.chain.from_iterable(rows), np.int64))
+        free = kinds == PLAIN
+        return np.stack([roots[free], places[free]], 1)
 
     def leaves(self, one: int) -> tuple[int, ...]:
         """The classes that an index goes with, in the order of dimensions; none if it is fixed."""
@@ -179,29 +157,38 @@ class Indices:
         """Those of a product, as roots; of any other class nothing."""
         return tuple(self.root(each) for each in self._factors.get(self.root(one), ()))
 
+    def _changes(self) -> None:
+        self._leaves.clear()
+        self._going.clear()
+
     def _spread(self, x: Classes, y: Classes) -> tuple[Classes, Classes]:
         """What is plain beside what is fixed is fixed too; the pairs that are left."""
         a, b = self._kind[x], self._kind[y]
-        right, left = (a == _FIXED) & (b == _PLAIN), (a == _PLAIN) & (b == _FIXED)
-        self._leaves.clear()
+        right, left = (a == FIXED) & (b == PLAIN), (a == PLAIN) & (b == FIXED)
+        self._changes()
         self._parent[y[right]], self._parent[x[left]] = x[right], y[left]
-        rest = ~(right | left | ((a == _FIXED) & (b == _FIXED)))
+        rest = ~(right | left | ((a == FIXED) & (b == FIXED)))
         return self.roots(x[rest]), self.roots(y[rest])
 
     def _at_once(self, x: Classes, y: Classes) -> bool:
         """Unite pairs of different classes without looking at each, if nothing can go wrong."""
         a, b = self._kind[x], self._kind[y]
-        if ((a != _PLAIN) & (b != _PLAIN)).any() or not self._distinct(np.concatenate([x, y])):
+        if ((a != PLAIN) & (b != PLAIN)).any() or not self._distinct(np.concatenate([x, y])):
             return False
-        swap = (a == _PLAIN) & (b != _PLAIN)
+        swap = (a == PLAIN) & (b != PLAIN)
         x, y = np.where(swap, y, x), np.where(swap, x, y)
-        products = x[self._kind[x] == _PRODUCT]
-        if len(products):  # A product of itself could not go in parts.
+        products = x[self._kind[x] == PRODUCT]
+        if len(products) and self._held[y].any():  # A product of itself could not go in parts.
             parts = self._parts(products)
             if parts is None or np.isin(y, parts).any():
                 return False
-        self._parent[y] = x
+        self._unite(y, x)
         return True
+
+    def _unite(self, gone: Classes, into: Classes) -> None:
+        """Different roots become others' equals."""
+        self._held[into[self._held[gone]]] = True
+        self._parent[gone] = into
 
     def _parts(self, products: Classes) -> Classes | None:
         """The plain classes that products are made of; None if anything is fixed."""
@@ -210,15 +197,15 @@ class Indices:
             return None
         factors = np.unique(columns)
         kinds = self._kind[factors]
-        if (kinds == _FIXED).any():
+        if (kinds == FIXED).any():
             return None
-        inner, plain = factors[kinds == _PRODUCT], factors[kinds == _PLAIN]
+        inner, plain = factors[kinds == PRODUCT], factors[kinds == PLAIN]
         deeper = self._parts(inner) if len(inner) else inner
         return None if deeper is None else np.concatenate([plain, deeper])
 
     def _products_at_once(self, x: Classes, y: Classes) -> bool:
         """Unite pairs of products of as many plain factors: the factors are the same."""
-        if not ((self._kind[x] == _PRODUCT) & (self._kind[y] == _PRODUCT)).all():
+        if not ((self._kind[x] == PRODUCT) & (self._kind[y] == PRODUCT)).all():
             return False
         x, y = np.unique(np.stack([x, y], 1), axis=0).T
         if not self._distinct(np.concatenate([x, y])):
@@ -228,15 +215,17 @@ class Indices:
             return False
         if self._kind[one].any() or self._kind[other].any():
             return False
-        self._leaves.clear()
+        self._changes()
         for gone in y.tolist():
             del self._factors[gone]
-        self._parent[y] = x
+        self._unite(y, x)
         for a, b in zip(one.T, other.T, strict=True):
             self.equate(a, b)
         return True
 
     def _distinct(self, classes: Classes) -> bool:
+        if len(self._last) < self._count:
+            self._last = np.zeros(len(self._parent), np.int64)
         places = np.arange(len(classes))
         self._last[classes] = places
         return bool((self._last[classes] == places).all())
@@ -256,11 +245,11 @@ class Indices:
         """The class of all that is fixed for a reason."""
         if reason not in self._fixed:
             one = int(self.fresh(1)[0])
-            self._fixed[reason], self._reasons[one], self._kind[one] = one, reason, _FIXED
+            self._fixed[reason], self._reasons[one], self._kind[one] = one, reason, FIXED
         return self._fixed[reason]
 
     def _union(self, a: int, b: int) -> None:
-        self._leaves.clear()
+        self._changes()
         a, b = self._reduced(a), self._reduced(b)
         if a == b:
             return
@@ -277,12 +266,14 @@ class Indices:
             a, b = b, a
         if a not in self._factors:
             self._parent[a] = b
+            self._held[b] |= self._held[a]
             return
         first, second = (
             [each for each in self._factors[one] if self.reason(each) is None] for one in (a, b)
         )
         del self._factors[b]
         self._parent[b] = a
+        self._held[a] |= self._held[b]
         if len(first) != len(second):
             for factor in (*first, *second):
                 self._fix(factor, _DISAGREE)
@@ -308,30 +299,28 @@ class Indices:
 
     def _multiply(self, columns: Sequence[Classes]) -> Classes:
         """Products, by row; a fixed factor changes nothing."""
-        table = np.stack(columns, 1)
-        unique, inverse = np.unique(table, axis=0, return_inverse=True)
-        found = np.empty(len(unique), np.int64)
-        for i, row in enumerate(unique):
-            factors = tuple(int(each) for each in row if int(each) not in self._reasons)
-            if len(factors) < 2:
-                found[i] = factors[0] if factors else row[0]
-                continue
-            if factors not in self._products:
-                one = int(self.fresh(1)[0])
-                self._products[factors], self._factors[one] = one, factors
-                self._kind[one] = _PRODUCT
-            found[i] = self._products[factors]
-        return self.roots(found[inverse.reshape(-1)])
+        rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        if any((self._kind[column] == FIXED).any() for column in columns):
+            rows = [tuple(x for x in row if x not in self._reasons) or row[:1] for row in rows]
+        new = [row for row in dict.fromkeys(rows) if len(row) > 1 and row not in self._products]
+        if new:
+            made = self.fresh(len(new))
+            self._kind[made] = PRODUCT
+            for column in columns:
+                self._held[column] = True
+            self._products.update(zip(new, made.tolist(), strict=True))
+            self._factors.update(zip(made.tolist(), new, strict=True))
+        found = [self._products[row] if len(row) > 1 else row[0] for row in rows]
+        return self.roots(np.array(found, np.int64))
 
     def _columns(self, dim: Classes) -> Classes | None:
         """The factors of each index, if all have as many."""
-        if not (self._kind[dim] == _PRODUCT).any():
+        if not (self._kind[dim] == PRODUCT).any():
             return dim[:, None]
-        unique, inverse = np.unique(dim, return_inverse=True)
-        rows = [self.factors(int(one)) or (int(one),) for one in unique]
-        if len({len(row) for row in rows}) > 1:
+        rows = [self._factors.get(one, (one,)) for one in dim.tolist()]
+        if len(set(map(len, rows))) > 1:
             return None
-        return np.array(rows, np.int64)[inverse.reshape(-1)]
+        return self.roots(np.array(rows, np.int64))
 
     def _recover(self, columns: Classes, sizes: Sequence[int]) -> list[Dim] | None:
         """The dimensions that were merged, if each factor depends on one of them alone."""

@@ -62,8 +62,10 @@ class Call:
         """All among the arguments."""
         found: list[Tensor] = []
         for each in self.arguments.values():
-            parts = each if isinstance(each, (list, tuple)) else (each,)
-            found += [part for part in parts if isinstance(part, Tensor)]
+            if isinstance(each, Tensor):
+                found.append(each)
+            elif isinstance(each, (list, tuple)):
+                found += [part for part in each if isinstance(part, Tensor)]
         return found
 
 
@@ -102,6 +104,7 @@ class Tracer:
         unknown: operations without a rule, by name, with the modules where they bound something.
         groups: the classes of a grouped convolution's groups, by its weight's name; of a group norm
             without weight, by its module.
+        trained: shapes of the parameters, tied ones once.
         seen: names of the parameters that an operation read.
         turned: names of weights whose outputs are their second dimension.
         tied: further names of parameters, by the first.
@@ -114,12 +117,14 @@ class Tracer:
     sites: list[Site] = field(default_factory=list)
     unknown: dict[str, set[str]] = field(default_factory=dict)
     groups: dict[str, Dim] = field(default_factory=dict)
+    trained: dict[str, tuple[int, ...]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     turned: set[str] = field(default_factory=set)
     tied: dict[str, str] = field(default_factory=dict)
     norms: dict[str, Dim] = field(default_factory=dict)
     _values: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     _names: dict[int, str] = field(default_factory=dict)
+    _state: dict[int, Value] = field(default_factory=dict)
     _stack: list[str] = field(default_factory=list)
 
     @property
@@ -133,10 +138,10 @@ class Tracer:
 
     def value(self, tensor: Tensor) -> Value:
         """What is known; a tensor from elsewhere has fixed sizes."""
-        name = self._names.get(id(tensor))
-        if name is not None:
-            self.seen.add(name)
-            return Value(self.parameters[name], zero=isinstance(tensor, nn.Parameter))
+        state = self._state.get(id(tensor))
+        if state is not None:
+            self.seen.add(self._names[id(tensor)])
+            return state
         known = self._values.get(tensor)
         return known if known is not None else Value((None,) * tensor.dim())
 
@@ -160,12 +165,15 @@ class Tracer:
             like: the inputs that it was computed from.
             zero: see `Value`.
         """
-        assert len(dims) == tensor.dim(), (len(dims), tensor.shape)
-        kept = tuple(None if n == 1 else d for d, n in zip(dims, tensor.shape, strict=True))
-        assert all(d is None or len(d) == n for d, n in zip(kept, tensor.shape, strict=True))
-        given = any(each.given for each in like)
-        data = any(each.data for each in like) or (given and tensor.is_floating_point())
-        self._values[tensor] = Value(kept, zero, given, data)
+        kept: list[Dim] = []
+        for dim, size in zip(dims, tensor.shape, strict=True):
+            assert dim is None or len(dim) == size, (len(dim), tensor.shape)
+            kept.append(None if size == 1 else dim)
+        given = data = False
+        for each in like:
+            given, data = given or each.given, data or each.data
+        data = data or (given and tensor.is_floating_point())
+        self._values[tensor] = Value(tuple(kept), zero, given, data)
 
     def work(self, count: int, dims: Iterable[tuple[Dim, int]]) -> None:
         """Note multiply-adds: so many for each combination of indices of (classes, size)."""
@@ -188,9 +196,12 @@ class Tracer:
                 self.parameters[name], self.tied[name] = self.parameters[known], known
                 continue
             self._names[id(tensor)] = name
-            self.parameters[name] = tuple(
-                self.indices.fresh(size) if size > 1 else None for size in tensor.shape
-            )
+            dims = tuple(self.indices.fresh(size) if size > 1 else None for size in tensor.shape)
+            self.parameters[name] = dims
+            trained = isinstance(tensor, nn.Parameter)
+            self._state[id(tensor)] = Value(dims, zero=trained)
+            if trained:
+                self.trained[name] = tuple(tensor.shape)
 
     def add_example(self, example: Any) -> None:
         for tensor in tree_flatten(example)[0]:
@@ -232,6 +243,11 @@ class RuleError(Exception):
 class Watch(TorchDispatchMode):
     """Runs operations and shows each to its rule."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Or PyTorch would load its compiler at the first operation, which takes seconds."""
+        return False
+
     def __init__(
         self,
         tracer: Tracer,
@@ -245,7 +261,7 @@ class Watch(TorchDispatchMode):
         self.observe = observe
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs = {} if kwargs is None else kwargs
         name, pointwise, arguments = _known(func)
         if name in _READS and any(self.tracer.value(each).data for each in args[:1]):
             raise RegrowError(
@@ -257,7 +273,8 @@ class Watch(TorchDispatchMode):
         out = func(*args, **kwargs)
         outputs = tensors_of(out)
         if outputs:
-            call = Call(name, _bind(arguments, args, kwargs), outputs, shape)
+            bound = {**arguments, **dict(zip(arguments, args, strict=False)), **kwargs}
+            call = Call(name, bound, outputs, shape)
             rule = self.rules.get(name)
             if rule is None:
                 rule = self.pointwise if pointwise else self.other
@@ -275,9 +292,9 @@ _READS = ("aten._local_scalar_dense", "aten.is_nonzero", "aten.item", "aten.equa
 
 
 @functools.cache
-def _known(func: Any) -> tuple[str, bool, tuple[tuple[str, Any], ...]]:
+def _known(func: Any) -> tuple[str, bool, dict[str, Any]]:
     """An operation's name, whether it is pointwise, and its arguments with their defaults."""
-    arguments = tuple((each.name, each.default_value) for each in func._schema.arguments)
+    arguments = {each.name: each.default_value for each in func._schema.arguments}
     return str(func.overloadpacket), _pointwise(func), arguments
 
 
@@ -291,17 +308,10 @@ def _pointwise(func: Any) -> bool:
     return any(torch.Tag.pointwise in getattr(plain, name).tags for name in plain.overloads())
 
 
-def _bind(
-    arguments: Sequence[tuple[str, Any]], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    found = {}
-    for i, (name, default) in enumerate(arguments):
-        found[name] = args[i] if i < len(args) else kwargs.get(name, default)
-    return found
-
-
 def tensors_of(outputs: Any) -> list[Tensor]:
     """Those in any nest of tuples, lists, dictionaries and plain objects."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
     found: list[Tensor] = []
     for each in tree_flatten(outputs)[0]:
         if isinstance(each, Tensor):
