@@ -155,6 +155,67 @@ def test_several_controls_hold_together(seed: int) -> None:
         assert 0 <= relaxed(cops, evidence) - solution.shares["magnitude"] < 0.03
 
 
+def balanced(names: tuple[str, str], evidence: Evidence) -> float:
+    """max t over fractional masks and t, where both shares are at least t; by HiGHS."""
+    rows = []
+    for name in names:
+        scores = joined(name, evidence)
+        best = scores.sort(descending=True).values[: evidence.keep].sum()
+        rows.append(np.append(-(scores / best).numpy(), 1.0))
+    count = len(rows[0]) - 1
+    found = linprog(
+        np.append(np.zeros(count), -1.0),
+        A_ub=np.stack(rows),
+        b_ub=np.zeros(2),
+        A_eq=np.append(np.ones(count), 0.0)[None],
+        b_eq=[evidence.keep],
+        bounds=[(0, 1)] * count + [(None, None)],
+        method="highs",
+    )
+    assert found.status == 0
+    return -float(found.fun)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_max_min_is_nearly_as_good_as_the_relaxed_optimum(seed: int, signed: bool) -> None:
+    evidence = drawn(seed, signed=signed)
+    solution = Cops("magnitude", ("grasp",), ()).solve(evidence)
+    mask = mask_of(solution, evidence)
+    assert int(mask.sum()) == evidence.keep
+    shares = {name: share(name, evidence, mask) for name in ("magnitude", "grasp")}
+    assert solution.shares == pytest.approx(shares, abs=1e-9)
+    best = balanced(("magnitude", "grasp"), evidence)
+    # Two weights of forty may be fractional in the relaxed optimum.
+    assert best - 0.15 <= min(shares.values()) <= best + 1e-9
+    # No mask of another multiplier does better.
+    for least in (0.5, 0.9):
+        other = Cops("magnitude", ("grasp",), (least,)).solve(evidence).shares
+        assert min(other.values()) <= min(shares.values()) + 1e-9
+
+
+def test_the_gap_of_max_min_shrinks_with_size() -> None:
+    for seed in range(6):
+        evidence = drawn(seed, size=4000, signed=seed % 2 == 1)
+        kept = Cops("magnitude", ("grasp",), ()).solve(evidence).shares
+        assert balanced(("magnitude", "grasp"), evidence) - min(kept.values()) < 0.005
+        assert kept["magnitude"] == pytest.approx(kept["grasp"], abs=0.01)
+
+
+def test_max_min_of_like_scores_is_the_best_mask_of_both() -> None:
+    evidence = drawn(0)
+    weight = evidence[Need("weight")]
+    twice = {n: 2 * w.abs() for n, w in weight.items()}
+    evidence = Evidence(
+        {**evidence.tensors, Need("gradient_square"): twice},
+        keep=evidence.keep,
+        alive=evidence.alive,
+    )
+    solution = Cops("magnitude", ("fisher",), ()).solve(evidence)
+    assert torch.equal(mask_of(solution, evidence), largest(joined("magnitude", evidence), 40))
+    assert solution.shares == {"magnitude": pytest.approx(1), "fisher": pytest.approx(1)}
+
+
 def test_several_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(RegrowError, match=r"no mask of 40 weights.*Lower the shares"):
         Cops("magnitude", ("synflow", "grasp"), (0.95, 0.95)).solve(drawn(0))
@@ -232,6 +293,7 @@ def test_only_a_cut_has_a_number_to_keep() -> None:
         ({"controls": ("taylor",)}, "each once"),
         ({"controls": ()}, "0 controls and 1 shares"),
         ({"least": (0.5, 0.6)}, "1 controls and 2 shares"),
+        ({"controls": ("synflow", "grasp"), "least": ()}, "2 controls and 0 shares.*one control"),
         ({"least": (1.5,)}, r"shares in \[0, 1\]"),
         ({"controls": "synflow"}, "are lists"),
         ({"least": 0.9}, "are lists"),

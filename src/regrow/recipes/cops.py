@@ -28,7 +28,8 @@ def cops(
         epochs: training in all, from the initial weights.
         criterion: the name of the main score; "taylor" is SNIP's.
         controls: names of scores that must keep a share of their best sum.
-        least: that share, one for each control.
+        least: that share, one for each control; with none, `()`, the smallest share kept of the
+            main score and of one control is as large as can be.
         seed: of random parts.
         scope: see `Scope`.
 

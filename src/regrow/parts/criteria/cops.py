@@ -44,6 +44,10 @@ class Cops:
     solution is a threshold of z1 + sum lambda_i z_i, whose multipliers are found by bisection; of
     the interval the end is taken that satisfies the constraints, to 1e-12.
 
+    Without shares, `least=()`, it is max-min with one control: the smaller of <z_1, m> and
+    <z_2, m> is as large as can be. The mask is a threshold of the same form, its multiplier that by
+    which the two meet.
+
     The constraints hold of single weights in one ranking over all layers (allocation "global",
     pattern "element"), as far as no floor binds. The log entry of a cut tells the `shares` that
     were kept in the end.
@@ -51,7 +55,7 @@ class Cops:
     Attributes:
         main: the name of the criterion that is maximised; "taylor" is SNIP's.
         controls: names of those that are kept above a share.
-        least: that share in [0, 1] of each.
+        least: that share in [0, 1] of each; none at all for max-min.
 
     Source: Wimmer, Mehnert and Condurache 2021, "COPS: controlled pruning before training starts"
     (arXiv 2107.12673).
@@ -61,7 +65,7 @@ class Cops:
 
     Raises:
         RegrowError: a name is unknown, occurs twice or is "cops"; there is no control, or not one
-            share for each.
+            share for each; max-min is asked for with several controls.
     """
 
     main: str = "taylor"
@@ -76,10 +80,12 @@ class Cops:
             )
         object.__setattr__(self, "controls", tuple(self.controls))
         object.__setattr__(self, "least", tuple(map(float, self.least)))
-        if not self.controls or len(self.controls) != len(self.least):
+        balanced = not self.least and len(self.controls) == 1
+        if not balanced and not 0 < len(self.controls) == len(self.least):
             raise RegrowError(
                 f"cops has {len(self.controls)} controls and {len(self.least)} shares; name at "
-                "least one control, and give one share for each."
+                "least one control, and give one share for each. Without shares it balances the "
+                "main score with one control."
             )
         if not all(isinstance(name, str) for name in self._names):
             raise RegrowError(f"cops knows criteria by their names alone; got {self._names}.")
@@ -106,8 +112,9 @@ class Cops:
                 no mask was found that satisfies several controls.
         """
         parts = _Parts.of(self._criteria(), evidence)
-        factors = [1.0, *parts.multipliers(self.least)]
-        scores = {layer: _weighted(factors, found) for layer, found in parts.layers.items()}
+        found = parts.multipliers(self.least) if self.least else [parts.balancing_multiplier()]
+        factors = [1.0, *found]
+        scores = {layer: _weighted(factors, rows) for layer, rows in parts.layers.items()}
         names = self._names
         return Solution(
             dict(zip(names[1:], factors[1:], strict=True)),
@@ -198,6 +205,31 @@ class _Parts:
             f"{[round(share, 4) for share in shares]} were reached. Lower the shares, or take "
             "fewer controls."
         )
+
+    def balancing_multiplier(self) -> float:
+        """The multiplier of the one control by which the smaller of both shares is largest.
+
+        As it grows, what is kept of the main score falls and what is kept of the control rises.
+        Single weights let them jump past each other: then the better end is taken.
+        """
+
+        def kept(value: float) -> tuple[float, float]:
+            main, control = self.shares(self.best([1.0, value]))
+            return main, control
+
+        low, high = 0.0, 1.0
+        for _ in range(_STEPS):
+            main, control = kept(high)
+            if control >= main:
+                break
+            low, high = high, 2 * high
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            main, control = kept(middle)
+            if abs(control - main) < 1e-9:
+                return middle
+            low, high = (low, middle) if control > main else (middle, high)
+        return max((low, high), key=lambda value: min(kept(value)))
 
     def _least_multiplier(self, found: Sequence[float], index: int, goal: float) -> float:
         """The smallest multiplier of one control by which it holds, the others being fixed."""
