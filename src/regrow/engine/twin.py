@@ -27,7 +27,7 @@ def twin(model: nn.Module, tensors: Mapping[int, Any]) -> nn.Module:
         memo[id(module)] = type(module).__new__(type(module))
     for module in modules:
         own = memo[id(module)].__dict__
-        for name, value in module.__dict__.items():
+        for name, value in nn.Module.__getstate__(module).items():  # without what is compiled
             own[name] = _copied(value, memo)
     made: nn.Module = memo[id(model)]
     return made
