@@ -26,5 +26,7 @@ def find(name: str) -> Model:
     return next(model for model in part.models() if model.name == name)
 
 
-def matching(pattern: str) -> list[str]:
-    return [name for name in table() if fnmatch.fnmatch(name, pattern)]
+def matching(patterns: str) -> list[str]:
+    """Names that one of several patterns matches, which commas part."""
+    every = patterns.split(",")
+    return [name for name in table() if any(fnmatch.fnmatch(name, one) for one in every)]

@@ -8,7 +8,8 @@ and seven of transformers, with random weights, lose half of the channels wherev
 `case.py` states the criteria and `with_*.py` how each tool is set up. Every case runs in a process
 of its own, forked from one that has imported the libraries, with limits on time and memory, so that
 none stops the sweep. Results go to the record
-as they come, and cases that are there are not run again; --again runs them anyway.
+as they come, and cases that are there are not run again; --again runs them anyway. --graphs takes
+recorded cases only, and measures time and memory of graph and pruning anew, without the checks.
 
 The environment (in one of its own, since torchvision's wheel fails beside a CPU build of PyTorch
 without what `environment.py` does):
@@ -41,17 +42,21 @@ ORDER = (
     *("build", "graph", "prune", "original"),
     *("forward", "backward", "size", "reload", "mask", "done"),
 )
+MEASURED = ("graph_seconds", "graph_times", "untried_seconds", "prune_seconds", "memory_growth")
 DIGITS = 4  # of numbers in the record
-ALL = 4  # a case with its checks may take as many times the limit for graph and pruning
+ALL = 20  # a case with its checks may take as many times the limit, by the clock
 
 
-def attempt(tool: str, setting: str, name: str, seconds: float, memory: int) -> dict[str, Any]:
+def attempt(
+    tool: str, setting: str, name: str, seconds: float, memory: int, graph: bool = False
+) -> dict[str, Any]:
     """One case; what a process that died or hung leaves is said in its place."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         log = Path(folder) / "log"
         arguments = ["--tool", tool, "--setting", setting, "--name", name]
         arguments += ["--seconds", str(seconds), "--memory", str(memory), "--result", str(result)]
+        arguments += ["--graph"] if graph else []
         died = {"setting": setting, "stage": "graph"}
         status = forked(one_case.main, arguments, log, ALL * seconds)
         if status is None:
@@ -98,10 +103,11 @@ def case(tool: str, name: str, seconds: float, memory: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", default="*", help="names of networks, as a file pattern")
+    parser.add_argument("--only", default="*", help="names of networks, as file patterns")
     parser.add_argument("--tools", default="regrow,torch_pruning")
     parser.add_argument("--out", type=Path, default=RECORD)
     parser.add_argument("--again", action="store_true", help="run cases that are recorded too")
+    parser.add_argument("--graphs", action="store_true", help="measure recorded cases anew")
     parser.add_argument("--seconds", type=float, default=300, help="limit of graph and pruning")
     parser.add_argument("--memory-gib", type=float, default=10, help="limit of a case")
     arguments = parser.parse_args()
@@ -117,6 +123,10 @@ def main() -> None:
     cases = read(arguments.out)
     for name in models.matching(arguments.only):
         old = cases.get((tool, name))
+        if arguments.graphs:
+            if old and measured(old, arguments.seconds, int(arguments.memory_gib * 2**30)):
+                write(arguments.out, cases)
+            continue
         if old and old["versions"] == environment.versions(tool) and not arguments.again:
             continue
         start = time.perf_counter()
@@ -126,6 +136,19 @@ def main() -> None:
         outcome = "ok" if new["success"] else f"{new['stage']}: {new.get('error', '')}"
         took = time.perf_counter() - start
         print(f"{tool:14} {name:45} {took:5.0f} s  {new['setting']}: {outcome}", flush=True)
+
+
+def measured(old: dict[str, Any], seconds: float, memory: int) -> bool:
+    """Time and memory of a recorded case's first setting, anew; whether its graph was found."""
+    if "graph_seconds" not in old and old["stage"] == "graph":
+        return False
+    setting = tools.SETTINGS[old["tool"]][0]
+    new = attempt(old["tool"], setting, old["name"], seconds, memory, graph=True)
+    print(f"{old['tool']:14} {old['name']:45} {new.get('graph_seconds')}", flush=True)
+    if "graph_times" not in new:
+        return False
+    old.update({k: new[k] for k in MEASURED if k in new})
+    return True
 
 
 def read(path: Path) -> dict[tuple[str, str], dict[str, Any]]:

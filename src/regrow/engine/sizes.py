@@ -29,12 +29,13 @@ def known_sizes(
     model: nn.Module, coupling: Coupling, keep: Keep, gone: frozenset[int]
 ) -> Iterator[Attribute]:
     """The sizes that PyTorch's modules hold, where they change."""
-    shapes = {name: list(tensor.shape) for name, tensor in tensors_of(model).items()}
+    tensors = tensors_of(model)
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     for name, dims in keep.items():
         for dim, indices in dims.items():
             shapes[name][dim] = len(indices)
     first: dict[int, str] = {}  # names under which tied weights were met
-    for name, tensor in tensors_of(model).items():
+    for name, tensor in tensors.items():
         first.setdefault(id(tensor), name)
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""

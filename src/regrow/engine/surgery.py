@@ -122,8 +122,13 @@ def apply(model: nn.Module, edits: Edits) -> nn.Module:
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by clean name, tied ones under each of their names."""
-    found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    found.update(model.named_buffers(remove_duplicate=False))
+    found: dict[str, Tensor] = {}
+    modules = list(model.named_modules(remove_duplicate=False))
+    for kind in ("_parameters", "_buffers"):
+        for path, module in modules:
+            for name, tensor in getattr(module, kind).items():
+                if tensor is not None:
+                    found[f"{path}.{name}" if path else name] = tensor
     return found
 
 
