@@ -17,8 +17,17 @@ from regrow.core.errors import RegrowError
 from regrow.core.groups import Group, Member
 from regrow.core.names import unwrap
 from regrow.model.coupling.indices import Classes, Dim, Indices
+from regrow.model.coupling.reach import Reach
 from regrow.model.coupling.rules import RULES, other, pointwise
-from regrow.model.coupling.tracer import Observer, RuleError, Site, Tracer, Watch, Work
+from regrow.model.coupling.tracer import (
+    Observer,
+    RuleError,
+    Site,
+    Tracer,
+    Watch,
+    Work,
+    tensors_of,
+)
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
@@ -49,6 +58,7 @@ class Coupling:
         indices: the equations.
         unknown: operations without a rule, and the modules where they bound something.
         unseen: parameters that no operation read.
+        reach: what the outputs learn from the example.
     """
 
     groups: tuple[Group, ...]
@@ -62,6 +72,7 @@ class Coupling:
     indices: Indices
     unknown: Mapping[str, tuple[str, ...]]
     unseen: tuple[str, ...]
+    reach: Reach
     _rows: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def stays(self, dim: Dim, gone: frozenset[int]) -> np.ndarray:
@@ -72,6 +83,10 @@ class Coupling:
             rows = self._going(known)
             stays[rows[_table(gone, self.indices.count)[rows[:, 0]], 1]] = False
         return stays
+
+    def emptied(self, gone: frozenset[int]) -> list[bool]:
+        """Of each dimension that `reach` knows, whether all of its indices go with classes."""
+        return [not self.stays(dim, gone).any() for dim in self.reach.dims]
 
     def _going(self, dim: Classes) -> np.ndarray:
         """Looked up once: the equations change no more."""
@@ -112,7 +127,9 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
                 if name.startswith(f"{path}.in_proj") or name == f"{path}.out_proj.weight":
                     for dim in dims:
                         tracer.indices.fix(dim, f"{path} takes its heads' size from its width")
-    tracer.close(watch(model, example, tracer))
+    reach = Reach()
+    outputs = watch(model, example, tracer, reach)
+    tracer.close(outputs)
     if any(name not in tracer.seen for name, _ in model.named_parameters()):
         _run_training(model, example, tracer)
     for layer, reason in (fixed or {}).items():
@@ -126,6 +143,7 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
             tracer.indices.fix(dim, "not used for the example")
     _one_factor(tracer, names)
     groups = _groups(tracer, names)
+    reach.close(tracer, tensors_of(outputs))
     return Coupling(
         groups=groups,
         bound=tuple(_bound(model, tracer)),
@@ -138,6 +156,7 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
         indices=tracer.indices,
         unknown={name: tuple(sorted(where)) for name, where in tracer.unknown.items()},
         unseen=tuple(sorted(unseen)),
+        reach=reach,
     )
 
 
