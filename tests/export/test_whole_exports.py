@@ -142,6 +142,32 @@ def test_the_runtime_computes_it(tmp_path: Path) -> None:
     assert counts.parameters == sum(p.numel() for p in small.parameters())
 
 
+class Encoder(nn.Module):
+    """PyTorch's layers, which read the weights of those inside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x).mean(1)
+        return y
+
+
+def test_layers_that_look_into_others(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    net, x = Encoder().eval(), torch.randn(3, 5, 8)
+    groups = regrow.groups(net, x)
+    keep = {group.name: torch.zeros(len(group), dtype=torch.bool) for group in groups}
+    assert len(keep) == 2
+    small = regrow.shrink(net, x, keep, groups=groups).model
+    expected = outputs(regrow.masked(net, keep, groups=groups), x)
+    np.testing.assert_allclose(outputs(small, x), expected, atol=1e-6)
+    export_onnx(small, tmp_path / "small.onnx", x)
+
+
 def test_edits_of_nothing_left_need_their_sizes() -> None:
     small = cut(fresh())
     data = small.edits.json()

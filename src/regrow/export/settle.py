@@ -1,7 +1,7 @@
 """Constants in place of layers without inputs, for files that run alone.
 
 A layer that reads nothing gives the same number everywhere in a channel. So does a batch norm of it
-in evaluation mode, which is computed here once. What has gone leaves no tensors.
+in evaluation mode, which is computed here once. What has gone leaves nothing in the state dict.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ class Constant(nn.Module):
 
     value: Tensor
 
-    def __init__(self, value: Tensor, windows: Windows) -> None:
+    def __init__(self, value: Tensor, stand: NoInputs) -> None:
         super().__init__()
-        self.windows = windows
+        self.windows: Windows = stand.windows
         self.register_buffer("value", value)
+        for name, tensor in _tensors(stand).items():
+            setattr(self, name, tensor)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.windows.spread(self.value, x)
@@ -50,16 +52,23 @@ def settle(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
                 if norm is not None:
                     value = norm(value[None])[0]
                     swapped[norm] = nn.Identity()
-                swapped[module] = Constant(value, module.windows)
+                swapped[module] = Constant(value, module)
             elif isinstance(module, NoOutputs):
-                for name in [*module._parameters, *module._buffers]:
+                for name, tensor in _tensors(module).items():
                     delattr(module, name)
+                    setattr(module, name, tensor)
             elif isinstance(module, Passing):
                 swapped[module] = nn.Identity()
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if child in swapped:
                 parent._modules[name] = swapped[child]
+
+
+def _tensors(stand: Passing) -> dict[str, Tensor]:
+    """Its own, as plain attributes that no state dict holds; code around it may look at them."""
+    held = {**stand._parameters, **stand._buffers}
+    return {name: tensor.detach() for name, tensor in held.items() if tensor is not None}
 
 
 def _norms(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[nn.Module, nn.Module]:
