@@ -1,13 +1,16 @@
 """Smaller dense networks in ONNX Runtime: what a cut in multiply-adds is worth in milliseconds.
 
     python benchmarks/shrink.py
+    python benchmarks/shrink.py --folder F --step prepare    # or in parts, with --only NETWORK:
+    python benchmarks/shrink.py --folder F --step time
+    python benchmarks/shrink.py --folder F --step publish
 
 Removes channels of VGG-16 and ResNet-56 (32 x 32) and ResNet-50 (224 x 224), of each group alike,
-down to several counts of multiply-adds, with widths as they come and rounded, and times all of them
-in ONNX Runtime on one thread at batch 1: sessions take turns, medians count, outputs are compared
-with PyTorch's first. Weights are random, for time does not depend on them. Writes
-benchmarks/records/shrink.json and a table in docs/results.md; takes about ten minutes of a machine
-with nothing else to do.
+down to several counts of multiply-adds, with widths as they come and rounded; or whole residual
+branches, of each stage alike, the last of them in part. Times all of them in ONNX Runtime on one
+thread at batch 1: sessions take turns, medians count, outputs are compared with PyTorch's first.
+Weights are random, for time does not depend on them. Writes benchmarks/records/shrink.json and a
+table in docs/results.md; takes about fifteen minutes of a machine with nothing else to do.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ import logging
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from torch import Tensor, nn
 import regrow
 from regrow.bench.environment import processor
 from regrow.bench.models import resnet56, vgg16_bn
+from regrow.export.onnx import export_onnx
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -42,17 +45,39 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[str, .
     "ResNet-56, inside blocks": (resnet56, (1, 3, 32, 32), ("conv1", "layer*.conv2")),
     "ResNet-50, 224 x 224": (resnet50, (1, 3, 224, 224), ()),
 }
-CUTS = ((0.1, 1), (0.1, 8), (0.5, 1), (0.5, 4), (0.5, 8), (0.5, 16), (0.75, 1), (0.75, 8))
-SECONDS = 12.0  # of each session
+# What to remove of the multiply-adds, multiples that widths keep, and whether branches leave whole.
+CUTS = (
+    *((0.1, 1, False), (0.1, 8, False)),
+    *((0.5, 1, False), (0.5, 4, False), (0.5, 8, False), (0.5, 16, False)),
+    *((0.75, 1, False), (0.75, 8, False)),
+    *((0.5, 1, True), (0.5, 16, True), (0.75, 16, True)),
+)
+SECONDS = 10.0  # of each session
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--only", default="", help="networks whose name holds this text")
-    only = parser.parse_args().only
+    parser.add_argument("--folder", type=Path, help="where files stay between steps")
+    parser.add_argument("--step", choices=("prepare", "time", "publish"), help="one of them alone")
+    given = parser.parse_args()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    rows = [row for name in NETWORKS if only in name for row in measure(name)]
-    if only:
+    names = [name for name in NETWORKS if given.only in name]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names if given.step in (None, "prepare") else ():
+            prepare(name, folder)
+        for name in names if given.step in (None, "time") else ():
+            measure(name, folder)
+        if given.step in (None, "publish"):
+            report(folder, names)
+
+
+def report(folder: Path, names: list[str]) -> None:
+    """Into the record and the page, if all networks are there; else on the screen."""
+    rows = [row for name in names for row in json.loads(rows_of(name, folder).read_text())]
+    if len(names) < len(NETWORKS):
         print(json.dumps(rows, indent=1))
         return
     record = {
@@ -65,6 +90,14 @@ def main() -> None:
     publish("shrink", record, table(record))
 
 
+def rows_of(name: str, folder: Path) -> Path:
+    return folder / f"{list(NETWORKS).index(name)}.json"
+
+
+def file_of(name: str, folder: Path, number: int) -> Path:
+    return folder / f"{list(NETWORKS).index(name)}-{number}.onnx"
+
+
 def publish(name: str, record: dict[str, object], table: str) -> None:
     """Write a benchmark's record, and its table between its marks in docs/results.md."""
     path = ROOT / "benchmarks" / "records" / f"{name}.json"
@@ -75,62 +108,65 @@ def publish(name: str, record: dict[str, object], table: str) -> None:
     PAGE.write_text(f"{before}{begin}\n{table}\n{end}{after}")
 
 
-def measure(name: str) -> list[dict[str, object]]:
-    """Milliseconds of a network and of smaller ones."""
+def prepare(name: str, folder: Path) -> None:
+    """Write a network and smaller ones as ONNX, and what is known of them before they run."""
     build, shape, whole_layers = NETWORKS[name]
     torch.manual_seed(0)
     model, x = build().eval(), torch.randn(shape)
     groups = regrow.groups(model, x, exclude=whole_layers)
-    whole = groups.macs()
-    rows: list[dict[str, object]] = [
-        {
-            "network": name,
-            "cut": 0.0,
-            "round_to": 1,
-            "macs": whole,
-            "parameters": groups.parameters(),
-        }
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        sessions = [session(model, x, Path(folder) / "dense.onnx")]
-        for sparsity, round_to in CUTS:
-            try:
-                keep = regrow.choose(
-                    model, groups, sparsity, of="macs", scope="local", round_to=round_to
-                )
-            except regrow.RegrowError as error:
-                print(f"{name}: {error}")
-                continue
-            small = regrow.shrink(model, x, keep, groups=groups).model
-            sessions.append(session(small, x, Path(folder) / f"{len(sessions)}.onnx"))
-            count = sum(p.numel() for p in small.parameters())
-            rows.append(
-                {
-                    "network": name,
-                    "cut": sparsity,
-                    "round_to": round_to,
-                    "macs": groups.macs(keep),
-                    "parameters": count,
-                }
+    leave = len(groups.needed) < len(groups) and not whole_layers
+    rows: list[dict[str, object]] = []
+    for sparsity, round_to, whole in ((0.0, 1, False), *CUTS):
+        if whole and not leave:
+            continue
+        try:
+            keep = regrow.choose(
+                model, groups, sparsity, of="macs", scope="local", round_to=round_to, whole=whole
             )
-        for row, times in zip(rows, interleaved(sessions, x.numpy()), strict=True):
-            row["median_ms"] = statistics.median(times)
-            row["p10_ms"], row["p90_ms"] = np.percentile(times, [10, 90]).tolist()
-    return rows
+        except regrow.RegrowError as error:
+            print(f"{name}: {error}")
+            continue
+        small = regrow.shrink(model, x, keep, groups=groups).model
+        session(small, x, file_of(name, folder, len(rows)))
+        rows.append(
+            {
+                "network": name,
+                "cut": sparsity,
+                "round_to": round_to,
+                "branches": sum(not mask.any() for mask in keep.values()) if whole else None,
+                "macs": groups.macs(keep),
+                "parameters": sum(p.numel() for p in small.parameters()),
+            }
+        )
+    rows_of(name, folder).write_text(json.dumps(rows))
+
+
+def measure(name: str, folder: Path) -> None:
+    """Add the milliseconds of a network and of smaller ones."""
+    rows = json.loads(rows_of(name, folder).read_text())
+    sessions = [opened(file_of(name, folder, number)) for number in range(len(rows))]
+    x = torch.randn(NETWORKS[name][1]).numpy()
+    for row, times in zip(rows, interleaved(sessions, x), strict=True):
+        row["median_ms"] = statistics.median(times)
+        row["p10_ms"], row["p90_ms"] = np.percentile(times, [10, 90]).tolist()
+    rows_of(name, folder).write_text(json.dumps(rows))
 
 
 def session(model: nn.Module, x: Tensor, path: Path) -> onnxruntime.InferenceSession:
     """One thread; its output is PyTorch's."""
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(model, (x,), path, dynamo=True, verbose=False)
+    export_onnx(model, path, x)
+    with torch.no_grad():
         expected = model(x).numpy()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    made = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    made = opened(path)
     (found,) = made.run(None, {made.get_inputs()[0].name: x.numpy()})
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
     return made
+
+
+def opened(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def interleaved(sessions: list[onnxruntime.InferenceSession], x: np.ndarray) -> list[list[float]]:
@@ -162,8 +198,10 @@ def table(record: dict) -> str:
     for row in record["rows"]:
         if not row["cut"]:
             dense = row
-        widths = "all" if not row["cut"] else f"multiples of {row['round_to']}"
-        widths = "as they come" if row["cut"] and row["round_to"] == 1 else widths
+        widths = "as they come" if row["round_to"] == 1 else f"multiples of {row['round_to']}"
+        widths = widths if row["cut"] else "all"
+        if row["branches"] is not None:
+            widths = f"whole branches; {widths}"
         fewer, faster = dense["macs"] / row["macs"], dense["median_ms"] / row["median_ms"]
         lines.append(
             f"| {row['network']} | {widths} | {row['parameters'] / 1e6:.2f} M | "

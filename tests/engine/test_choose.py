@@ -133,7 +133,7 @@ def test_excluded_layers_stay_whole() -> None:
 
 def test_the_table_of_groups() -> None:
     lines = str(GROUPS).splitlines()
-    assert lines[0].split() == ["group", "units", "parameters", "MACs", "members"]
+    assert lines[0].split() == ["group", "units", "parameters", "MACs", "whole", "members"]
     assert "hidden.weight:1 x4" in next(line for line in lines if line.startswith("conv3"))
     assert "bound: an output of the network" in next(x for x in lines if x.startswith("classifier"))
     one = {"conv1": torch.arange(32) > 0}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,10 @@ from regrow.core.errors import RegrowError
 from regrow.core.evidence import Evidence
 from regrow.core.groups import Group
 from regrow.engine.groups import Groups
+from regrow.engine.whole import Branch, Measure, branches, in_order, leaving, without
 from regrow.parts.patterns.unit import Unit
 from regrow.parts.units import UnitCriterion
 from regrow.parts.units.normalise import normalise
-
-Measure = Callable[[Mapping[str, Tensor]], float]
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,16 @@ class _Step:
 
 
 def scored(
-    criterion: UnitCriterion, groups: Groups, evidence: Evidence, normalisation: str
+    criterion: UnitCriterion, groups: Groups, evidence: Evidence, pattern: Unit
 ) -> dict[str, Tensor]:
-    """Scores (units,) of all groups, made comparable."""
+    """Scores (units,) of all groups, made comparable; as they are where whole groups compete."""
     scores = criterion.score(tuple(groups), evidence)
-    return {name: normalise(each, normalisation) for name, each in scores.items()}
+    return {
+        name: each
+        if pattern.whole and name not in groups.needed
+        else normalise(each, pattern.normalisation)
+        for name, each in scores.items()
+    }
 
 
 def best(
@@ -47,6 +52,9 @@ def best(
     measure: Measure | None = None,
 ) -> dict[str, Tensor]:
     """The best units: others go in the order of their scores until so much is removed.
+
+    If the pattern says so, whole branches go first, the last of them only in part if that is
+    enough, and units of the other groups only if these do not suffice.
 
     Args:
         model: whose groups they are.
@@ -63,35 +71,66 @@ def best(
     Raises:
         RegrowError: see `check_reach`.
     """
-    measure = measure or measure_of(groups, pattern.of)
+    told, measure = measure, measure or measure_of(groups, pattern.of)
+    gone: list[Branch] = []
+    if pattern.whole:
+        pool = partial(_pool, groups, dict(model.named_modules()), pattern.scope)
+        ordered = in_order(groups, scores, measure, pool)
+        gone = leaving(groups, ordered, measure, _goal(sparsity, measure))
+    goal = check_reach(groups, sparsity, pattern, floor, told, gone)
     steps = _ordered(model, groups, scores, pattern, floor)
-    goal = check_reach(groups, sparsity, pattern, floor, measure)
-    low, high = 0, len(steps)  # `high` steps suffice
+    if gone:  # the last of them loses only some units, if that is enough
+        last = [step for step in steps if step.group in gone[-1]]
+        start = without(groups, gone[:-1])
+        if measure(_after(start, last, len(last))) <= goal:
+            return _fewest(start, last, measure, goal)
+    start = without(groups, gone)
+    steps = [step for step in steps if bool(start[step.group].any())]
+    return _fewest(start, steps, measure, goal)
+
+
+def _fewest(
+    start: Mapping[str, Tensor], steps: list[_Step], measure: Measure, goal: float
+) -> dict[str, Tensor]:
+    """What stays after the fewest steps that reach a goal, which all of them do."""
+    low, high = 0, len(steps)
     while low < high:
         middle = (low + high) // 2
-        if measure(_after(groups, steps, middle)) <= goal:
+        if measure(_after(start, steps, middle)) <= goal:
             high = middle
         else:
             low = middle + 1
-    return _after(groups, steps, high)
+    return _after(start, steps, high)
 
 
 def check_reach(
-    groups: Groups, sparsity: float, pattern: Unit, floor: int, measure: Measure | None = None
+    groups: Groups,
+    sparsity: float,
+    pattern: Unit,
+    floor: int,
+    measure: Measure | None = None,
+    gone: Sequence[Branch] | None = None,
 ) -> float:
     """What a sparsity leaves of the budget, with a margin for rounding.
+
+    Args:
+        groups, sparsity, pattern, floor, measure: see `best`.
+        gone: branches that leave; where the pattern lets any, by default all that can.
 
     Raises:
         RegrowError: it cannot be met above the floors; the largest that can be is named.
     """
     of = pattern.of if measure is None else "time"
     measure = measure or measure_of(groups, pattern.of)
-    whole = measure({})
+    whole, goal = measure({}), _goal(sparsity, measure)
+    if gone is None:
+        gone = leaving(groups, branches(groups), measure) if pattern.whole else []
+    stays = without(groups, gone)
     fewest = {
-        g.name: torch.arange(len(g)) < _least(len(g), pattern.round_to, floor) for g in groups
+        g.name: stays[g.name] & (torch.arange(len(g)) < _least(len(g), pattern.round_to, floor))
+        for g in groups
     }
     least = measure(fewest)
-    goal = whole * (1 - sparsity) + 1e-9 * whole
     if least > goal:
         raise RegrowError(
             f"a sparsity of {sparsity:g} of the {of} cannot be reached: with all floors "
@@ -99,6 +138,11 @@ def check_reach(
             "fewer layers."
         )
     return goal
+
+
+def _goal(sparsity: float, measure: Measure) -> float:
+    whole = measure({})
+    return whole * (1 - sparsity) + 1e-9 * whole
 
 
 def measure_of(groups: Groups, of: str) -> Measure:
@@ -115,8 +159,8 @@ def _least(size: int, round_to: int, floor: int) -> int:
     return min(size, math.ceil(floor / round_to) * round_to)
 
 
-def _after(groups: Groups, steps: list[_Step], count: int) -> dict[str, Tensor]:
-    keep = {group.name: torch.ones(len(group), dtype=torch.bool) for group in groups}
+def _after(start: Mapping[str, Tensor], steps: list[_Step], count: int) -> dict[str, Tensor]:
+    keep = {name: mask.clone() for name, mask in start.items()}
     for step in steps[:count]:
         keep[step.group][list(step.units)] = False
     return keep
@@ -141,7 +185,7 @@ def _ordered(
             local = pattern.scope == "local" and math.isfinite(highest)
             rank = end / size if local else highest
             step = _Step(group.name, tuple(order[start:end].tolist()), rank)
-            pools.setdefault(_pool(group, pattern.scope, modules), []).append(step)
+            pools.setdefault(_kind(group, pattern.scope, modules), []).append(step)
             start = end
     steps = []
     for pool in pools.values():
@@ -159,10 +203,21 @@ def _ordered(
     return sorted(steps, key=lambda step: step.rank)
 
 
-def _pool(group: Group, scope: str, modules: Mapping[str, nn.Module]) -> object:
+def _kind(group: Group, scope: str, modules: Mapping[str, nn.Module]) -> object:
     if scope != "isomorphic":
         return scope
     return tuple(
         (type(modules.get(member.name.rpartition(".")[0])).__name__, member.dim, member.produces)
         for member in group.members
     )
+
+
+def _pool(groups: Groups, modules: Mapping[str, nn.Module], scope: str, branch: Branch) -> object:
+    """Branches of like layers, or of layers of the same sizes."""
+    if scope == "global":
+        return scope
+    kinds = tuple(_kind(groups[name], "isomorphic", modules) for name in branch)
+    if scope == "isomorphic":
+        return kinds
+    shapes = groups.coupling.trained
+    return kinds, tuple(shapes.get(m.name) for name in branch for m in groups[name].members)

@@ -33,6 +33,7 @@ def choose(
     normalisation: str = "mean",
     round_to: int = 1,
     floor: int = 1,
+    whole: bool = False,
     alive: Mapping[str, Tensor] | None = None,
     loss_fn: LossFn | None = None,
     data: Iterable[Any] | None = None,
@@ -41,7 +42,9 @@ def choose(
 ) -> dict[str, Tensor]:
     """Which units stay: pass the result to `shrink` or `masked`.
 
-    Units go in the order of their scores until at least so much is removed, and no unit more.
+    Units go in the order of their scores until at least so much is removed, and no unit more. With
+    `whole`, groups that may leave whole do, none too many; others lose units only if the budget
+    asks for more than that.
 
     Args:
         model: whose groups they are.
@@ -54,7 +57,9 @@ def choose(
             ("local"), or from groups of like layers alike ("isomorphic", Fang et al. 2024).
         normalisation: of each group's scores, see `regrow.parts.units.normalise`.
         round_to: groups keep a multiple of so many units, where they have as many.
-        floor: the least number of units that stay in a group.
+        floor: the least number of units that stay in a group that does not leave whole.
+        whole: let groups leave whole, such as the insides of residual branches, with the layers
+            that compute and read them; see `regrow.parts.patterns.unit.Unit` for their order.
         alive: units that live already, as an earlier choice told: they go last, so that with a
             lower sparsity the most valuable of the others return.
         loss_fn, data, batches: for criteria that need gradients or activations, as in `attach`.
@@ -72,7 +77,7 @@ def choose(
     budget, measure = of if isinstance(of, str) else "units", None
     if isinstance(of, LatencyTable):
         measure = partial(of.seconds, groups)
-    pattern = Unit(budget, scope, normalisation, round_to)
+    pattern = Unit(budget, scope, normalisation, round_to, whole)
     if type(floor) is not int or floor < 1:
         raise RegrowError(f"floor is a whole number of at least 1; got {floor!r}.")
     for name in alive or {}:
@@ -82,7 +87,7 @@ def choose(
     check_finite(weights_of(model, members))
     source = Source(loss_fn, data, batches)
     evidence = gather(part.needs, model, members, {}, source, (seed, 0), "running")
-    scores = scored(part, groups, evidence, normalisation)
+    scores = scored(part, groups, evidence, pattern)
     for name, lives in (alive or {}).items():
         scores[name] = scores[name].masked_fill(lives, math.inf)
     return best(model, groups, scores, sparsity, pattern, floor, measure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from regrow.core.errors import RegrowError, unknown
 from regrow.core.groups import Group
 from regrow.engine.surgery import Keep
 from regrow.model.coupling.groups import Bound, Coupling
+from regrow.model.coupling.indices import Classes, Dim
 from regrow.model.inventory import Entry, Inventory
 from regrow.parts.units.pooling import along
 
@@ -25,10 +26,18 @@ class Groups(Sequence[Group]):
     Attributes:
         coupling: what they were read from.
         bound: layers that cannot lose outputs, and why.
+        needed: groups that cannot leave whole, and why; all others may.
     """
 
-    def __init__(self, coupling: Coupling, groups: Sequence[Group], bound: Sequence[Bound]) -> None:
+    def __init__(
+        self,
+        coupling: Coupling,
+        groups: Sequence[Group],
+        bound: Sequence[Bound],
+        needed: Mapping[str, str] | None = None,
+    ) -> None:
         self.coupling, self._groups, self.bound = coupling, tuple(groups), tuple(bound)
+        self.needed = needs_of(coupling, groups) if needed is None else dict(needed)
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -58,13 +67,40 @@ class Groups(Sequence[Group]):
                 raise unknown("group", glob, names)
             wanted.update(hits)
         rest = [Bound(g.name, len(g), "not included") for g in self if g.name not in wanted]
-        return Groups(self.coupling, [g for g in self if g.name in wanted], [*self.bound, *rest])
+        left = [g for g in self if g.name in wanted]
+        return Groups(self.coupling, left, [*self.bound, *rest], self.needed)
 
     def gone(self, keep: Mapping[str, Tensor]) -> frozenset[int]:
         """The classes of the units that are not kept.
 
         Raises:
-            RegrowError: a group is not known or would be emptied, or a mask does not fit it.
+            RegrowError: a group is not known, a mask does not fit it, or it would be emptied and
+                may not be; or no output would depend on the example without all that are emptied.
+        """
+        found = self.classes(keep)
+        empty = [name for name, stays in keep.items() if not torch.as_tensor(stays).any()]
+        for name in empty:
+            if name in self.needed:
+                raise RegrowError(
+                    f"{name} would lose all of its {len(self[name])} units; keep at least one: "
+                    f"{self.needed[name]}."
+                )
+        if len(empty) > 1 and not self.holds_without(empty):
+            raise RegrowError(
+                f"without any units of {', '.join(empty)} an output of the network would no longer "
+                "depend on the example; keep at least one unit of one of them."
+            )
+        return found
+
+    def holds_without(self, names: Iterable[str]) -> bool:
+        """Whether all outputs still depend on the example if whole groups go."""
+        return _holds(self.coupling, [self[name] for name in names])
+
+    def classes(self, keep: Mapping[str, Tensor]) -> frozenset[int]:
+        """As `gone`, of any choice.
+
+        Raises:
+            RegrowError: a group is not known, or a mask does not fit it.
         """
         found: set[int] = set()
         for name, stays in keep.items():
@@ -74,10 +110,6 @@ class Groups(Sequence[Group]):
                 raise RegrowError(
                     f"{name} has {len(group)} units; give a boolean for each, not "
                     f"{stays.dtype} of shape {tuple(stays.shape)}."
-                )
-            if not stays.any():
-                raise RegrowError(
-                    f"{name} would lose all of its {len(group)} units; keep at least one."
                 )
             found.update(np.array(group.classes)[~stays.cpu().numpy()].tolist())
         return frozenset(found)
@@ -175,7 +207,8 @@ class Groups(Sequence[Group]):
         return total
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of each group, as plain data: name, units, what one unit costs, members and why bound."""
+        """Of each group, as plain data: name, units, what one unit costs, members, whether it may
+        leave whole, and why it is bound."""
         found = []
         for group in self:
             one = torch.ones(len(group), dtype=torch.bool)
@@ -188,6 +221,7 @@ class Groups(Sequence[Group]):
                     "parameters": self.parameters() - self.parameters(keep) if keep else None,
                     "macs": self.macs() - self.macs(keep) if keep else None,
                     "members": [str(m) for m in group.members if m.name in self.coupling.trained],
+                    "whole": group.name not in self.needed,
                     "reason": None,
                 }
             )
@@ -199,6 +233,7 @@ class Groups(Sequence[Group]):
                     "parameters": None,
                     "macs": None,
                     "members": [],
+                    "whole": False,
                     "reason": bound.reason,
                 }
             )
@@ -207,14 +242,17 @@ class Groups(Sequence[Group]):
     def __str__(self) -> str:
         rows = self.rows()
         wide = max([len("group"), *(len(row["group"]) for row in rows)])
-        lines = [f"{'group':<{wide}}  {'units':>6}  {'parameters':>11}  {'MACs':>13}  members"]
+        lines = [
+            f"{'group':<{wide}}  {'units':>6}  {'parameters':>11}  {'MACs':>13}  whole   members"
+        ]
         for row in rows:
             each = [
                 f"{row[key]:,}" if row[key] is not None else "" for key in ("parameters", "macs")
             ]
             what = ", ".join(row["members"]) if row["reason"] is None else f"bound: {row['reason']}"
             lines.append(
-                f"{row['group']:<{wide}}  {row['units']:>6,}  {each[0]:>11}  {each[1]:>13}  {what}"
+                f"{row['group']:<{wide}}  {row['units']:>6,}  {each[0]:>11}  {each[1]:>13}  "
+                f"{'may go' if row['whole'] else '':<6}  {what}"
             )
         lines.append(
             "parameters and multiply-adds are those that go with one unit, for the example"
@@ -226,3 +264,27 @@ class Groups(Sequence[Group]):
             )
             lines.append(f"operations without a rule bind what they touch: {where}")
         return "\n".join(lines)
+
+
+def needs_of(coupling: Coupling, groups: Sequence[Group]) -> dict[str, str]:
+    """Groups that cannot leave whole, and why; those whose code does not follow apart."""
+    found = {}
+    for group in groups:
+        sizes = [len(_given(coupling.parameters[m.name][m.dim])) for m in group.members]
+        if any(m.indices.numel() < n for m, n in zip(group.members, sizes, strict=True)):
+            found[group.name] = "its layers hold other channels too"
+    free = [group for group in groups if group.name not in found]
+    if not _holds(coupling, free):
+        why = "without it an output of the network would not depend on the example"
+        found.update((each.name, why) for each in free if not _holds(coupling, [each]))
+    return found
+
+
+def _holds(coupling: Coupling, groups: Iterable[Group]) -> bool:
+    gone = frozenset(unit for group in groups for unit in group.classes)
+    return coupling.reach.outputs_learn(coupling.emptied(gone))
+
+
+def _given(dim: Dim) -> Classes:
+    assert dim is not None
+    return dim

@@ -53,6 +53,8 @@ class LatencyTable:
             raise RegrowError(f"the table is of another network: {name!r} is in one of them only.")
         total = 0.0
         for name, points in self.layers.items():
+            if not shares[name]:  # it has left
+                continue
             widths, seconds = np.array(points).T
             total += float(np.interp(shares[name], widths, seconds))
         return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,12 +17,15 @@ from regrow.engine.groups import Groups
 from regrow.engine.trial import Trial
 from regrow.model.coupling.groups import Bound, couple
 
+_CODE = "the code does not follow a cut"
+
 
 def find_groups(model: nn.Module, example: Any, *, exclude: Sequence[str] = ()) -> Groups:
     """What can be removed from a network, unit by unit, and what cannot.
 
     One unit of every group is removed for a trial: groups whose code does not follow a cut are
-    found so, and count as bound.
+    found so, and count as bound. Then whole groups are, those without which all outputs still
+    depend on the example, such as the inside of a residual branch.
 
     Args:
         model: is left as it was.
@@ -36,12 +39,15 @@ def find_groups(model: nn.Module, example: Any, *, exclude: Sequence[str] = ()) 
     trial = Trial(model, example)
     coupling = couple(model, example, _excluded(model, exclude))
     found = Groups(coupling, coupling.groups, coupling.bound)
-    bad = _culprits(trial, found)
-    if not bad:
-        return found
-    why = "the code does not follow a cut"
-    more = [Bound(group.name, len(group), why) for group in bad]
-    return Groups(coupling, [g for g in found if g not in bad], [*coupling.bound, *more])
+    bad = _culprits(trial, found, _but_one)
+    if bad:
+        more = [Bound(group.name, len(group), _CODE) for group in bad]
+        left = [g for g in found if g not in bad]
+        found = Groups(coupling, left, [*coupling.bound, *more], found.needed)
+    free = [group for group in found if group.name not in found.needed]
+    tried = Groups(coupling, free, (), found.needed)
+    stay = {group.name: _CODE for group in _culprits(trial, tried, _none)}
+    return Groups(coupling, tuple(found), found.bound, {**found.needed, **stay})
 
 
 def shrink(
@@ -81,25 +87,28 @@ def shrink(
     return done
 
 
-def _culprits(trial: Trial, groups: Groups) -> list[Group]:
-    """Groups that cannot lose a unit, because code gives their sizes in its own way.
+def _culprits(
+    trial: Trial, groups: Groups, without: Callable[[Sequence[Group]], dict[str, Tensor]]
+) -> list[Group]:
+    """Groups of which a part cannot go, because code gives their sizes in its own way.
 
-    Those whose sizes are given by modules of the same classes are tried together.
+    Those whose sizes are given by modules of the same classes are tried together, if they are
+    inside modules of one class.
     """
-    if not groups or trial.follows(groups, _but_one(groups)):
+    if not groups or trial.follows(groups, without(groups)):
         return []
-    alike: dict[frozenset[str], list[Group]] = {}
+    alike: dict[object, list[Group]] = {}
     for group, key in zip(groups, _codes(trial.model, groups), strict=True):
         alike.setdefault(key, []).append(group)
     bad: list[Group] = []
     for tried in alike.values():
-        if not trial.follows(groups, _but_one(tried)):
+        if not trial.follows(groups, without(tried)):
             bad += tried
     return bad
 
 
-def _codes(model: nn.Module, groups: Groups) -> list[frozenset[str]]:
-    """For each group, the classes of the modules whose code gave sizes of it."""
+def _codes(model: nn.Module, groups: Groups) -> list[tuple[frozenset[str], str]]:
+    """For each group, the classes of the modules whose code gave sizes of it, and of its owner."""
     owner = {unit: i for i, group in enumerate(groups) for unit in group.classes}
     modules = dict(model.named_modules())
     found: list[set[str]] = [set() for _ in groups]
@@ -111,7 +120,11 @@ def _codes(model: nn.Module, groups: Groups) -> list[frozenset[str]]:
                 for leaf in indices.leaves(one):
                     if leaf in owner:
                         found[owner[leaf]].add(f"{kind.__module__}.{kind.__qualname__}")
-    return [frozenset(each) for each in found]
+    owners = (modules.get(group.name.rpartition(".")[0], model) for group in groups)
+    return [
+        (frozenset(each), type(owned).__qualname__)
+        for each, owned in zip(found, owners, strict=True)
+    ]
 
 
 def _but_one(groups: Sequence[Group]) -> dict[str, Tensor]:
@@ -122,6 +135,11 @@ def _but_one(groups: Sequence[Group]) -> dict[str, Tensor]:
         if len(group) > 1:
             keep[group.name][len(group) // 2] = False
     return keep
+
+
+def _none(groups: Sequence[Group]) -> dict[str, Tensor]:
+    """Every unit of each group goes."""
+    return {group.name: torch.zeros(len(group), dtype=torch.bool) for group in groups}
 
 
 def _excluded(model: nn.Module, exclude: Sequence[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from regrow.core.errors import RegrowError
 from regrow.core.names import unwrap
+from regrow.engine.stand_ins import substitute
 
 Keep = Mapping[str, Mapping[int, Tensor]]
 """By tensor and dimension: the indices that stay, ascending."""
@@ -44,7 +45,8 @@ class Edits:
     Attributes:
         shapes: of the tensors before.
         keep: the indices that stay, of the tensors that lose any.
-        attributes: the sizes that modules hold.
+        attributes: the sizes that modules hold; PyTorch's layers with a size of 0 are replaced,
+            see `stand_ins`.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -117,6 +119,7 @@ def apply(model: nn.Module, edits: Edits) -> nn.Module:
             setattr(module, each.name, each.value)
         else:
             setattr(module, each.name, type(value)(each.value))
+    substitute(made, (each.module for each in edits.attributes if each.value == 0))
     return made
 
 
@@ -178,7 +181,7 @@ class IndexMap:
         names = {id(p): name for name, p in unwrap(model).named_parameters()}
         state = optimizer.state_dict()
         order = [p for group in optimizer.param_groups for p in group["params"]]
-        found = dict(state, state=dict(state["state"]))
+        found, gone = dict(state, state=dict(state["state"])), set()
         for index, parameter in enumerate(order):
             if id(parameter) not in names:
                 raise RegrowError(
@@ -186,6 +189,10 @@ class IndexMap:
                     "network has not; pass the network that it was made for."
                 )
             name = names[id(parameter)]
+            if any(not len(indices) for indices in self.keep.get(name, {}).values()):
+                found["state"].pop(index, None)
+                gone.add(index)
+                continue
             values = state["state"].get(index)
             if values is None:
                 continue
@@ -195,6 +202,10 @@ class IndexMap:
                 else copy.deepcopy(value)
                 for key, value in values.items()
             }
+        found["param_groups"] = [
+            {**group, "params": [index for index in group["params"] if index not in gone]}
+            for group in state["param_groups"]
+        ]
         return found
 
 
@@ -208,7 +219,8 @@ def _check(name: str, edits: Edits, state: Mapping[str, Tensor]) -> None:
             f"{edits.shapes[name]} there."
         )
     for dim, indices in edits.keep[name].items():
-        fits = 0 <= dim < len(shape) and len(indices) and int(indices.max()) < shape[dim]
+        fits = 0 <= dim < len(shape) and (not len(indices) or int(indices.max()) < shape[dim])
+        fits &= bool(len(indices)) or any(each.value == 0 for each in edits.attributes)
         if not fits or bool((indices.diff() <= 0).any()):
             raise RegrowError(f"the edits are damaged: {name} has no such indices in {dim}.")
 

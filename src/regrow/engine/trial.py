@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from regrow.core.rng import generator
 from regrow.engine.cut import computes, others, outputs_of, possible_edits
 from regrow.engine.groups import Groups
+from regrow.engine.stand_ins import substitute
 from regrow.engine.surgery import Edits, Keep, cut, tensors_of
 from regrow.engine.twin import twin
 
@@ -57,7 +58,7 @@ class Trial:
 
     def follows(self, groups: Groups, keep: Mapping[str, Tensor]) -> bool:
         """Whether the code, with some attributes changed, computes what the masked network does."""
-        gone = groups.gone(keep)
+        gone = groups.classes(keep)
         kept = groups.kept(gone)
         self._fill(kept)
         expected = self._outputs()
@@ -123,9 +124,12 @@ class Trial:
             before.append((module, each.name, value))
             new = each.value if isinstance(each.value, int) else type(value)(each.value)
             setattr(module, each.name, new)
+        replaced = substitute(self.model, (a.module for a in edits.attributes if a.value == 0))
         try:
             return computes(self.model, self._example, expected)
         finally:
+            for parent, name, layer in replaced:
+                parent._modules[name] = layer
             for module, name, value in reversed(before):
                 setattr(module, name, value)
 

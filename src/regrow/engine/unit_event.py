@@ -54,7 +54,7 @@ def decide_units(
         criterion = plan.regrowth
         wanted = {need: evidence[of_dense(need)] for need in criterion.needs}
         evidence = Evidence(wanted, key=evidence.key)
-    scores = scored(criterion, groups, evidence, plan.pattern.normalisation)
+    scores = scored(criterion, groups, evidence, plan.pattern)
     for name, alive in units.items():
         if bool(torch.isnan(scores[name]).any()):
             raise RegrowError(

@@ -103,8 +103,11 @@ class UnitPlan:
 def unit_spec(plan: UnitPlan) -> dict[str, Any]:
     """A plan as plain data, parts by their names in the tables."""
     grow = plan.regrowth
+    pattern = PATTERNS.spec(plan.pattern)
+    if not plan.pattern.whole:
+        del pattern["whole"]
     return {
-        "pattern": PATTERNS.spec(plan.pattern),
+        "pattern": pattern,
         "schedule": SCHEDULES.spec(plan.schedule),
         "criterion": UNIT_CRITERIA.spec(plan.criterion),
         "regrowth": None if grow is None else UNIT_CRITERIA.spec(grow),

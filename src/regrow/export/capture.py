@@ -217,7 +217,7 @@ def _constant(node: fx.Node, sources: Sequence[_Known]) -> Array | Computed:
     """What an operator gives that reads parameters alone, or nothing."""
     stored = [one for one in sources if isinstance(one, (Array, Computed))]
     first = stored[0] if stored else None
-    if isinstance(first, Array) and node.target in _SAME:
+    if node.target in _SAME and (isinstance(first, Array) or (first and first.repeated)):
         return first
     if isinstance(first, Array) and node.target in _TRANSPOSES and len(first.shape) == 2:
         moved: Any = node.target
@@ -229,10 +229,19 @@ def _constant(node: fx.Node, sources: Sequence[_Known]) -> Array | Computed:
             f"computed from {', '.join(names)} by {node.target}: make it a plain parameter, by "
             "finalising the pruning or removing the parametrisation",
             names,
+            first if isinstance(first, Array) and _repeats(node, first) else None,
         )
     if isinstance(first, Computed):
         return first
     return Computed(f"made in forward by {node.target}: register it as a buffer")
+
+
+def _repeats(node: fx.Node, array: Array) -> bool:
+    """Whether an operator gives a stored array to every sample of the batch."""
+    if node.target is not aten.expand.default or array.transposed:
+        return False
+    seen = node.meta["val"].shape
+    return len(seen) == len(array.shape) + 1 and isinstance(seen[0], torch.SymInt)
 
 
 def _module(node: fx.Node) -> str:

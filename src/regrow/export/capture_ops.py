@@ -35,7 +35,8 @@ aten = torch.ops.aten
 def _with_constant(at: Site, op: str, name: str, shape: tuple[int, ...], other: Any) -> str:
     """`add` or `mul` of the value `name`, of that shape, and a number or an array."""
     if isinstance(other, (Array, Computed)):
-        array = as_array(other, "operand")
+        repeated = other.repeated if isinstance(other, Computed) else None
+        array = as_array(repeated or other, "operand")
         need(shape == at.shape, f"{array} would enlarge the value that it meets")
         return at.emit(f"{op}_array", name, arrays={"weight": array})
     return at.emit(f"{op}_scalar", name, value=as_number(other))

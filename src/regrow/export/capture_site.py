@@ -47,10 +47,12 @@ class Computed:
     Attributes:
         reason: how, to complete "its weight is ...".
         names: of the parameters and buffers that it comes from.
+        repeated: the stored array that it is for every sample, if it is one.
     """
 
     reason: str
     names: tuple[str, ...] = ()
+    repeated: Array | None = None
 
 
 @dataclass(frozen=True)

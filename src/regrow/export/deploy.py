@@ -23,6 +23,7 @@ from regrow.export.exported import check_plain, check_target
 from regrow.export.fold_norms import fold_norms
 from regrow.export.quantise import input_energy, levels_of, quantise
 from regrow.export.runtime import TORCH, restored, runtime
+from regrow.export.settle import settle
 from regrow.model.inspection import inspect
 from regrow.model.inventory import inventory
 
@@ -109,6 +110,8 @@ def pack(
         raise unknown("values", values, ("fp32", "fp16", "bf16", "int8"))
     inner = copy.deepcopy(unwrap(model)).cpu().train(False)
     inputs = _inputs(example)
+    with torch.no_grad():
+        settle(inner, inputs)
     state = inner.state_dict()
     check_plain(state)
     counts = inspect(inner, masks=masks)

@@ -23,6 +23,8 @@ from regrow.core.errors import RegrowError
 from regrow.core.files import write_atomic
 from regrow.core.names import unwrap
 from regrow.export.exported import Exported, about_zeros, check_plain, check_target
+from regrow.export.onnx_constants import fold_constants
+from regrow.export.settle import settle
 from regrow.model.inspection import inspect
 
 OPSET = 18
@@ -90,6 +92,7 @@ def export_onnx(
         # Two samples at least to trace: the exporter takes an axis of length 1 for a fixed one.
         more = batch if len(batch[0]) > 1 else tuple(torch.cat((x, x)) for x in batch)
         cases = [_Case.of(inner, each) for each in (more, tuple(x[:1] for x in batch))]
+        settle(inner, tuple(x[:2] for x in more))
         content = _converted(inner, tuple(x[:2] for x in more), packages)
     far = 0.0
 
@@ -116,6 +119,7 @@ class _Packages:
     """The modules of the extra."""
 
     onnx: Any
+    ir: Any
     passes: Any
     runtime: Any
 
@@ -123,7 +127,7 @@ class _Packages:
     def found(cls) -> _Packages:
         try:
             importlib.import_module("onnxscript")
-            names = ("onnx", "onnx_ir.passes.common", "onnxruntime")
+            names = ("onnx", "onnx_ir", "onnx_ir.passes.common", "onnxruntime")
             return cls(*(importlib.import_module(name) for name in names))
         except ImportError as error:
             raise RegrowError(
@@ -259,6 +263,8 @@ def _converted(model: nn.Module, example: tuple[Tensor, ...], packages: _Package
             graph: Any = program.model.graph
             # Stack traces of whoever exports, with the names of their folders.
             packages.passes.ClearMetadataAndDocStringPass()(program.model)
+            if fold_constants(packages.ir, program.model):
+                packages.passes.RemoveUnusedNodesPass()(program.model)
             content: bytes = program.model_proto.SerializeToString(deterministic=True)
     except Exception as error:  # The exporter raises of every kind.
         raise RegrowError(

@@ -17,8 +17,17 @@ from regrow.core.errors import RegrowError
 from regrow.core.groups import Group
 from regrow.core.names import unwrap
 from regrow.model.coupling.indices import Dim, Indices
+from regrow.model.coupling.reach import Reach
 from regrow.model.coupling.rules import RULES, other, pointwise
-from regrow.model.coupling.tracer import Observer, RuleError, Site, Tracer, Watch, Work
+from regrow.model.coupling.tracer import (
+    Observer,
+    RuleError,
+    Site,
+    Tracer,
+    Watch,
+    Work,
+    tensors_of,
+)
 from regrow.model.coupling.units import one_factor, units_of
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -50,6 +59,7 @@ class Coupling:
         indices: the equations.
         unknown: operations without a rule, and the modules where they bound something.
         unseen: parameters that no operation read.
+        reach: what the outputs learn from the example.
     """
 
     groups: tuple[Group, ...]
@@ -63,6 +73,7 @@ class Coupling:
     indices: Indices
     unknown: Mapping[str, tuple[str, ...]]
     unseen: tuple[str, ...]
+    reach: Reach
 
     def stays(self, dim: Dim, gone: frozenset[int]) -> np.ndarray:
         """Which indices of a dimension stay when classes go; boolean."""
@@ -72,6 +83,10 @@ class Coupling:
             rows = self.indices.going(dim)
             stays[rows[_table(gone, self.indices.count)[rows[:, 0]], 1]] = False
         return stays
+
+    def emptied(self, gone: frozenset[int]) -> list[bool]:
+        """Of each dimension that `reach` knows, whether all of its indices go with classes."""
+        return [not self.stays(dim, gone).any() for dim in self.reach.dims]
 
 
 @functools.lru_cache(maxsize=2)
@@ -105,7 +120,9 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
                 if name.startswith(f"{path}.in_proj") or name == f"{path}.out_proj.weight":
                     for dim in dims:
                         tracer.indices.fix(dim, f"{path} takes its heads' size from its width")
-    tracer.close(watch(model, example, tracer))
+    reach = Reach()
+    outputs = watch(model, example, tracer, reach)
+    tracer.close(outputs)
     if not tracer.seen.issuperset(tracer.trained):
         _run_training(model, example, tracer)
     for layer, reason in (fixed or {}).items():
@@ -118,8 +135,10 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
         for dim in tracer.parameters[name]:
             tracer.indices.fix(dim, "not used for the example")
     one_factor(tracer, names)
+    groups = units_of(tracer, names)
+    reach.close(tracer, tensors_of(outputs))
     return Coupling(
-        groups=units_of(tracer, names),
+        groups=groups,
         bound=tuple(_bound(tracer)),
         parameters=tracer.parameters,
         trained=tracer.trained,
@@ -130,6 +149,7 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
         indices=tracer.indices,
         unknown={name: tuple(sorted(where)) for name, where in tracer.unknown.items()},
         unseen=tuple(sorted(unseen)),
+        reach=reach,
     )
 
 

@@ -24,6 +24,10 @@ class Unit:
             ("local"), or from groups of like layers alike ("isomorphic").
         normalisation: of each group's scores: "none", "mean", "max", "sum" or "standard".
         round_to: groups keep a multiple of so many units, where they have as many.
+        whole: groups that may leave whole go first, such as the insides of residual branches, by
+            what they are worth for each bit of the budget: by the sum of their scores as they are.
+            They are compared over the network, or among like layers ("isomorphic"), or among those
+            of the same sizes ("local"), of which the same share goes.
 
     Source: groups: Fang et al. 2023; isomorphic scope: Fang et al. 2024.
 
@@ -35,6 +39,7 @@ class Unit:
     scope: str = "global"
     normalisation: str = "mean"
     round_to: int = 1
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.of not in BUDGETS:
@@ -43,3 +48,5 @@ class Unit:
             raise unknown("scope", self.scope, SCOPES)
         if type(self.round_to) is not int or self.round_to < 1:
             raise RegrowError(f"round_to is a whole number of at least 1; got {self.round_to!r}.")
+        if type(self.whole) is not bool:
+            raise RegrowError(f"whole is true or false; got {self.whole!r}.")
