@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "across.hpp"
 #include "conv.hpp"
 #include "winograd.hpp"
 
@@ -16,6 +17,9 @@ std::unique_ptr<const Convolution> make_convolution(const ConvWeights& weights, 
                                                     const Kernels& kernels, std::size_t shares) {
   if (Winograd::pays(weights, out, kernels)) {
     return std::make_unique<const Winograd>(weights, in, out, low, high, kernels, shares);
+  }
+  if (Across::pays(weights, in, out, kernels)) {
+    return std::make_unique<const Across>(weights, in, out, low, high, kernels, shares);
   }
   return std::make_unique<const Conv>(weights, in, out, low, high, kernels, shares);
 }

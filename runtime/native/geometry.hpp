@@ -20,10 +20,9 @@ struct Geometry {
   std::size_t first() const { return round_up(top * row() + left * lanes, 16); }
   std::size_t run() const { return height * row(); }  // floats from the first pixel on
 
-  // A last vector may write 15 floats behind a run; they are nobody's.
-  std::size_t plane() const {
-    return round_up(first() + (height + top) * row() + 15, 16);
-  }
+  // A last vector may write 15 floats behind a run; they are nobody's. Planes are an odd number of cache
+  // lines apart: if it were a power of two, all channels would share few places of the first cache.
+  std::size_t plane() const { return round_up(first() + (height + top) * row() + 15, 16) | 16; }
   // Behind the last plane runs are read that begin at its last pixels.
   std::size_t size() const { return channels * plane(); }
 };

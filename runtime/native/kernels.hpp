@@ -33,6 +33,9 @@ constexpr std::size_t kNarrow = 2;
 constexpr float kPointA = 0.625f, kPointB = 1.5f;
 constexpr std::size_t kWide = 8;
 
+// Outputs side by side in a convolution over few pixels (across.hpp), and the most pixels of a side.
+constexpr std::size_t kAcross = 16, kMostAcross = 4;
+
 // A weight: where its pixels begin, in floats from the tile's first one, and its value.
 struct Entry {
   std::int32_t offset;
@@ -155,6 +158,15 @@ struct Kernels {
   // lies `next` floats behind it will be written soon.
   void (*finish_row)(const float* from, std::size_t floats, float bias, const float* residual,
                      float low, float high, float* to, std::size_t next);
+
+  // Outputs side by side (across.hpp) pay above this density.
+  double across_density;
+
+  // to[p][o] = sum of the weights of kAcross outputs o times the pixels p of a square that is `side` wide.
+  // Rows of `in` are `row` floats apart, channels `plane`. A mask for each channel and place of the
+  // kernel tells which outputs have a weight there; those lie side by side in `values`.
+  void (*sum_across)(std::size_t side, const float* in, std::size_t row, std::size_t plane,
+                     std::size_t channels, const std::uint16_t* masks, const float* values, float* to);
 };
 
 // The kernels of an instruction set, or null where the processor has it not.

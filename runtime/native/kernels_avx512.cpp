@@ -9,4 +9,5 @@
 #define REGROW_OUTPUT_TILE 3
 #define REGROW_WINOGRAD_DENSITY 0.2
 #define REGROW_WINOGRAD_WAYS 1.0
+#define REGROW_ACROSS_DENSITY 0.25
 #include "kernels.inl"

@@ -9,4 +9,5 @@
 #define REGROW_OUTPUT_TILE 1
 #define REGROW_WINOGRAD_DENSITY 0.23
 #define REGROW_WINOGRAD_WAYS 1.0
+#define REGROW_ACROSS_DENSITY 1.0  // never
 #include "kernels.inl"

@@ -162,5 +162,19 @@ constexpr bool kGathers = false;
 REGROW_INLINE Vec gather(const float*, const std::int32_t*) { return all(0.0f); }
 #endif
 
+// Values that lie side by side, in the lanes of a mask's bits, and zeros elsewhere; only where there is an
+// instruction for it.
+#if defined(__AVX512F__)
+constexpr bool kExpands = true;
+REGROW_INLINE Vec expand(std::uint16_t mask, const float* from) {
+  return (Vec)_mm512_maskz_expandloadu_ps(mask, from);
+}
+REGROW_INLINE int ones(std::uint16_t mask) { return __builtin_popcount(mask); }
+#else
+constexpr bool kExpands = false;
+REGROW_INLINE Vec expand(std::uint16_t, const float*) { return all(0.0f); }
+REGROW_INLINE int ones(std::uint16_t) { return 0; }
+#endif
+
 }  // namespace
 }  // namespace regrow

@@ -65,6 +65,10 @@ bool draw(Case& made) {
     for (std::size_t a = 0; a < 2; ++a) s.kernel[a] = 3, s.dilation[a] = s.stride[a] = 1, s.padding[a] = drawn(0, 2);
     if (drawn(0, 1)) s.padding[0] = s.padding[1] = 1;
     made.height = drawn(12, 40), made.width = drawn(12, 40);
+    if (drawn(0, 1)) {  // or as it is computed for few pixels, with outputs side by side
+      s.padding[0] = s.padding[1] = made.lanes = 1, s.outputs = drawn(1, 40);
+      made.height = made.width = drawn(2, 4);
+    }
   }
   const auto size = [&](std::size_t a, std::size_t given) {
     const std::size_t reach = (s.kernel[a] - 1) * s.dilation[a], padded = given + 2 * s.padding[a];
