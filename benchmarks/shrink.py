@@ -133,7 +133,7 @@ def prepare(name: str, folder: Path) -> None:
                 "network": name,
                 "cut": sparsity,
                 "round_to": round_to,
-                "branches": sum(not mask.any() for mask in keep.values()) if whole else None,
+                "groups_gone": sum(not mask.any() for mask in keep.values()) if whole else None,
                 "macs": groups.macs(keep),
                 "parameters": sum(p.numel() for p in small.parameters()),
             }
@@ -200,7 +200,7 @@ def table(record: dict) -> str:
             dense = row
         widths = "as they come" if row["round_to"] == 1 else f"multiples of {row['round_to']}"
         widths = widths if row["cut"] else "all"
-        if row["branches"] is not None:
+        if row["groups_gone"] is not None:
             widths = f"whole branches; {widths}"
         fewer, faster = dense["macs"] / row["macs"], dense["median_ms"] / row["median_ms"]
         lines.append(
