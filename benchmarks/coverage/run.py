@@ -147,7 +147,7 @@ def measured(old: dict[str, Any], seconds: float, memory: int) -> bool:
     print(f"{old['tool']:14} {old['name']:45} {new.get('graph_seconds')}", flush=True)
     if "graph_times" not in new:
         return False
-    old.update({k: new[k] for k in MEASURED if k in new})
+    old.update({k: new[k] for k in MEASURED if k in new}, anew=True)
     return True
 
 
