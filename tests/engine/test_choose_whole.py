@@ -16,6 +16,7 @@ import regrow
 from regrow import recipes
 from regrow.bench.models import resnet20
 from regrow.core.errors import RegrowError
+from regrow.engine.latency import LatencyTable, kept_shares
 from regrow.engine.program import Program
 
 X = images()
@@ -148,12 +149,18 @@ def test_what_lives_goes_last() -> None:
     assert len(gone(more)) < len(gone(first))
 
 
-def test_half_of_the_time() -> None:
-    table = regrow.measure_latency(NET, X, GROUPS, seconds=0.02)
-    everything = {g.name: torch.full((len(g),), g.name in GROUPS.needed) for g in GROUPS}
-    assert table.seconds(GROUPS, everything) < table.seconds(GROUPS, {})
-    keep = regrow.choose(NET, GROUPS, 0.3, of=table, whole=True)
-    assert table.seconds(GROUPS, keep) <= 0.7 * table.seconds(GROUPS, {}) * (1 + 1e-6)
+def test_a_layer_that_has_left_takes_no_time() -> None:
+    """Where the narrowest width that was measured takes half of the whole one's."""
+    shares = kept_shares(GROUPS, {})
+    table = LatencyTable(dict.fromkeys(shares, ((0.1, 1.0), (1.0, 2.0))), 1)
+    keep = {"blocks.0.first": torch.zeros(3, dtype=torch.bool)}
+    told = kept_shares(GROUPS, keep)
+    left = {name for name in told if told[name] == 0}
+    assert left == {f"blocks.0.{name}" for name in ("first", "norm1", "last")}
+    others = table.seconds(GROUPS, {}) - 2.0 * len(left)
+    assert others - 1.0 < table.seconds(GROUPS, keep) < others  # fewer units of all take less
+    found = regrow.choose(NET, GROUPS, 0.3, of=table, whole=True)
+    assert table.seconds(GROUPS, found) <= 0.7 * table.seconds(GROUPS, {}) + 1e-6
 
 
 def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
