@@ -53,7 +53,7 @@ def write_fashion(
         for name, values in zip(FASHION_MNIST.files(split), made[split], strict=True):
             content = idx(values)
             if gz:
-                (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+                (folder / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
             else:
                 (folder / name).write_bytes(content)
     return made
@@ -137,7 +137,7 @@ IMAGES, LABELS = np.zeros((4, 28, 28)), np.arange(4)
         ("train-images-idx3-ubyte", idx(np.zeros((0, 28, 28))), "says 0 entries"),
         ("train-labels-idx1-ubyte", idx(np.arange(3)), "3 labels for 40 images"),
         ("train-labels-idx1-ubyte", idx(np.full(40, 10)), "label 10 of image 0"),
-        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS))[:-9], "decompressed"),
+        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS), mtime=0)[:-9], "decompressed"),
         ("train-labels-idx1-ubyte.gz", b"not gzip", "decompressed"),
     ],
 )
