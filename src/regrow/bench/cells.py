@@ -105,7 +105,7 @@ class Cell:
             "model": self.model,
             "seed": self.seed,
             "training": {**plain, "threads": training.threads or 1},
-            "program": self.program and json.loads(self.program.to_json()),
+            "program": self.program and _spelled(self.program),
             "cycles": list(self.cycles),
             "lr": self.lr,
             "tag": self.tag,
@@ -116,3 +116,12 @@ class Cell:
     def key(self) -> str:
         """Sixteen hexadecimal digits that tell it from every other cell."""
         return identity(_IDENTITY, self.facts).hex()[:16]
+
+
+def _spelled(program: Program) -> dict[str, Any]:
+    """A program as facts tell it: in the spelling that keys of older cells were made from."""
+    told: dict[str, Any] = json.loads(program.to_json())
+    for stage in told["stages"]:
+        if stage["plan"]["pattern"]["name"] != "unit":
+            stage["plan"]["selector"] = {"name": "top_k"}  # when there was a choice of it
+    return told
