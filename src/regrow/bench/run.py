@@ -94,7 +94,8 @@ def run(
         return row.make(config.recipe, parameters, sparsity, epochs - ahead, config.seed)
 
     for name, row in list(controls.items()):
-        control = control_of(row, sum(cycles), program.sparsity or 0.5)
+        likely = 0.5 if program.sparsity is None else program.sparsity
+        control = control_of(row, sum(cycles), likely)
         prepare(model, control, example=example)
         if control == program:
             del controls[name]  # It would train the recipe's own program a second time.
