@@ -210,6 +210,15 @@ std::vector<std::int32_t> Conv::offsets(const ConvWeights& given, std::size_t gr
   return found;
 }
 
+void Conv::Panel::add(Kind kind, std::size_t channels, std::size_t outputs, std::size_t begin,
+                      std::size_t count) {
+  if (strips.empty() || strips.back().kind != kind || strips.back().channels != channels) {
+    strips.push_back({kind, channels, {}});
+  }
+  strips.back().each.push_back({static_cast<std::uint32_t>(outputs), static_cast<std::uint32_t>(begin),
+                                static_cast<std::uint32_t>(count)});
+}
+
 Conv::Panel Conv::panel(const ConvWeights& given, std::size_t group, Span inputs, Span outputs) {
   const ConvShape& s = shape_;
   const std::size_t inner = s.kernel[0] * s.kernel[1], width = s.channels / s.groups;
@@ -258,10 +267,8 @@ void Conv::add_singles(const ConvWeights& given, const std::vector<std::uint32_t
   const std::size_t channels = outputs.size();
   const bool near = window_ && widest_ <= kNarrow && channels > 1 &&
                     *std::max_element(at.begin(), at.end()) <= std::numeric_limits<std::uint16_t>::max();
-  panel.strips.push_back({static_cast<std::uint32_t>(outputs_.size()),
-                          static_cast<std::uint32_t>(channels), near ? Kind::kNear : Kind::kFar,
-                          static_cast<std::uint32_t>(near ? near_.size() : entries_.size()),
-                          static_cast<std::uint32_t>(count)});
+  panel.add(near ? Kind::kNear : Kind::kFar, channels, outputs_.size(),
+            near ? near_.size() : entries_.size(), count);
   outputs_.insert(outputs_.end(), outputs.begin(), outputs.end());
   for (std::size_t i = 0; i < count; ++i) {
     std::vector<Entry> turn;
@@ -294,59 +301,8 @@ void Conv::add_block(const ConvWeights& given, std::uint32_t output, Span inputs
     for (std::size_t k = 0; k < kBlock; ++k) any |= (entry.values[k] = weights[k * fan + i]) != 0;
     if (any) block_entries_.push_back(entry);
   }
-  panel.strips.push_back({static_cast<std::uint32_t>(outputs_.size()), kBlock, Kind::kBlock,
-                          static_cast<std::uint32_t>(begin),
-                          static_cast<std::uint32_t>(block_entries_.size() - begin)});
+  panel.add(Kind::kBlock, kBlock, outputs_.size(), begin, block_entries_.size() - begin);
   outputs_.push_back(output);
-}
-
-void Conv::run(const Panel& panel, const Strip& strip, const float* from, const float* residual,
-               float* out, const Place& place) const {
-  const std::size_t plane = out_.plane();
-  const std::uint32_t* outputs = outputs_.data() + strip.outputs;
-  const auto finish = [&](std::size_t output, std::size_t begin) {
-    return Finish{keep_.empty() ? nullptr : keep_.data() + begin,
-                  residual ? residual + output * plane + out_.first() + begin : nullptr, low_, high_};
-  };
-  if (strip.kind == Kind::kNear) {
-    kernels_.run_near(strip.channels, place.tile.vectors, from, near_.data() + strip.begin,
-                      strip.count, outputs, plane, bias_.data(), panel.opens, panel.closes,
-                      finish(0, place.begin), out + out_.first() + place.begin);
-    return;
-  }
-  if (strip.kind == Kind::kFar) {
-    kernels_.run(strip.channels, place.tile, from, entries_.data() + strip.begin, strip.count,
-                 outputs, plane, bias_.data(), panel.opens, panel.closes, finish(0, place.begin),
-                 out + out_.first() + place.begin);
-    return;
-  }
-  const std::size_t all = place.tile.vectors;
-  const std::size_t pieces = (all + kernels_.block_tile - 1) / kernels_.block_tile;
-  for (std::size_t i = 0; i < place.tile.rows * pieces; ++i) {
-    const std::size_t row = i / pieces * place.tile.stride, piece = i % pieces;
-    const std::size_t v = all * piece / pieces, w = all * (piece + 1) / pieces;
-    const std::size_t begin = place.begin + row + v * 16;
-    kernels_.run_block(w - v, from + row + v * 16, block_entries_.data() + strip.begin, strip.count,
-                       bias_.data() + *outputs, panel.opens, panel.closes, finish(*outputs, begin),
-                       out + *outputs * plane + out_.first() + begin, plane);
-  }
-}
-
-void Conv::compute(const float* in, float* scratch, const float* residual, float* out,
-                   std::size_t share) const {
-  const std::size_t part = parts_ > 1 ? share : 0;
-  const std::size_t begin = places_.size() * part / parts_, end = places_.size() * (part + 1) / parts_;
-  for (std::size_t i = begin; i < end; ++i) {
-    const Place& place = places_[i];
-    for (const Panel& panel : panels_[parts_ > 1 ? 0 : share]) {
-      if (window_) {
-        window_->fill(panel.pieces, in, place.begin, place.begin + place.tile.vectors * 16, kernels_,
-                      scratch);
-      }
-      const float* from = window_ ? scratch : in + place.begin;
-      for (const Strip& strip : panel.strips) run(panel, strip, from, residual, out, place);
-    }
-  }
 }
 
 }  // namespace regrow

@@ -33,17 +33,19 @@ class Conv : public Convolution {
 
  private:
   enum class Kind : std::uint8_t { kFar, kNear, kBlock };
-  // Some output channels whose entries take turns, with offsets of 32 or 16 bits, or a block.
-  struct Strip {
-    std::uint32_t outputs;  // the first, in outputs_
-    std::uint32_t channels;
+  // Strips of so many output channels whose entries take turns, with offsets of 32 or 16 bits, or of
+  // blocks.
+  struct Strips {
     Kind kind;
-    std::uint32_t begin, count;  // of the entries of each
+    std::size_t channels;
+    std::vector<Strip> each;
   };
   // What some input channels of a group add to those of its output channels that a share has.
   struct Panel {
     bool opens, closes;  // it is the first, the last of its outputs
-    std::vector<Strip> strips;
+    std::vector<Strips> strips;
+    void add(Kind kind, std::size_t channels, std::size_t outputs, std::size_t begin,
+             std::size_t count);
     std::vector<Piece> pieces;  // of the window
   };
   struct Span {
@@ -66,7 +68,7 @@ class Conv : public Convolution {
   void add_block(const ConvWeights& weights, std::uint32_t output, Span inputs,
                  const std::vector<std::int32_t>& at, Panel& panel);
   void choose_tiles();
-  void run(const Panel& panel, const Strip& strip, const float* from, const float* residual,
+  void run(const Panel& panel, const Strips& strips, const float* from, const float* residual,
            float* out, const Place& place) const;
 
   ConvShape shape_;

@@ -64,6 +64,12 @@ inline float all_bits() {
   return mask;
 }
 
+// Outputs that are computed at once: the first of them in a list, where their entries begin, and how
+// many each has.
+struct Strip {
+  std::uint32_t outputs, begin, count;
+};
+
 // What happens to a sum before it is stored.
 struct Finish {
   const float* keep = nullptr;      // all bits set for pixels of the image, none else; or null
@@ -94,20 +100,22 @@ struct Kernels {
   // A place of a block takes as long as so many entries: its pixels are loaded once for all.
   double block_cost;
 
-  // out[t] = finish(start + sum of value * in[offset + t]) for the vectors t of a tile, in each of
+  // out[t] = finish(start + sum of value * in[offset + t]) for the vectors t of a tile, in strips of
   // `channels` outputs: a power of two at most kTogether, and times the tile's vectors at most sums.
   // An output's plane begins at its number times `plane`; entries take turns, the first of each
-  // output first, `count` of each. `start` is the bias where `first`, else what out holds; nothing
-  // is finished unless `last`.
+  // output first. `start` is the bias where `first`, else what out holds; nothing is finished
+  // unless `last`.
   void (*run)(std::size_t channels, const Tile& tile, const float* in, const Entry* entries,
-              std::size_t count, const std::uint32_t* outputs, std::size_t plane,
-              const float* bias, bool first, bool last, const Finish& finish, float* out);
+              const Strip* strips, std::size_t strip_count, const std::uint32_t* outputs,
+              std::size_t plane, const float* bias, bool first, bool last, const Finish& finish,
+              float* out);
 
   // The same for one row of at most kNarrow vectors, and two channels or more; `entries` are
-  // NearEntries of so many channels.
-  void (*run_near)(std::size_t channels, std::size_t vectors, const float* in, const void* entries,
-                   std::size_t count, const std::uint32_t* outputs, std::size_t plane,
-                   const float* bias, bool first, bool last, const Finish& finish, float* out);
+  // NearEntries of so many channels, counted in floats.
+  void (*run_near)(std::size_t channels, std::size_t vectors, const float* in, const float* entries,
+                   const Strip* strips, std::size_t strip_count, const std::uint32_t* outputs,
+                   std::size_t plane, const float* bias, bool first, bool last,
+                   const Finish& finish, float* out);
 
   // As `run`, for `vectors` <= block_tile in a row, of kBlock channels that lie `stride` floats apart
   // and share each entry's pixels.

@@ -36,15 +36,23 @@ constexpr std::size_t kAhead = 2048;       // bytes
 // The weights of some channels that take turns.
 template <std::size_t Channels>
 struct Turns {
+  using Unit = Entry;
   const Entry* at;
+  REGROW_INLINE explicit Turns(const Entry* from) : at(from) {}
   REGROW_INLINE std::int32_t offset(std::size_t channel) const { return at[channel].offset; }
   REGROW_INLINE float value(std::size_t channel) const { return at[channel].value; }
-  REGROW_INLINE void next() { at += Channels; }
+  REGROW_INLINE void next() {
+    prefetch(reinterpret_cast<const char*>(at) + kAhead);
+    at += Channels;
+  }
 };
 
 template <std::size_t Channels>
 struct NearTurns {
+  using Unit = float;
   const NearEntries<Channels>* at;
+  REGROW_INLINE explicit NearTurns(const float* from)
+      : at(reinterpret_cast<const NearEntries<Channels>*>(from)) {}
   REGROW_INLINE std::int32_t offset(std::size_t channel) const { return at->offsets[channel]; }
   REGROW_INLINE float value(std::size_t channel) const { return at->values[channel]; }
   REGROW_INLINE void next() {
@@ -54,9 +62,9 @@ struct NearTurns {
 };
 
 template <std::size_t Channels, std::size_t Rows, std::size_t N, typename Entries>
-void run_tile(std::size_t stride, const float* in, Entries entries, std::size_t count,
-              const std::uint32_t* outputs, std::size_t plane, const float* bias, bool first,
-              bool last, const Finish& finish, float* out) {
+REGROW_INLINE void run_strip(std::size_t stride, const float* in, Entries entries, std::size_t count,
+                             const std::uint32_t* outputs, std::size_t plane, const float* bias,
+                             bool first, bool last, const Finish& finish, float* out) {
   Vec sums[Channels][Rows][N];
 REGROW_UNROLL
   for (std::size_t c = 0; c < Channels; ++c) {
@@ -108,6 +116,17 @@ REGROW_UNROLL
   }
 }
 
+template <std::size_t Channels, std::size_t Rows, std::size_t N, typename Entries>
+void run_tile(std::size_t stride, const float* in, const typename Entries::Unit* entries,
+              const Strip* strips, std::size_t strip_count, const std::uint32_t* outputs,
+              std::size_t plane, const float* bias, bool first, bool last, const Finish& finish,
+              float* out) {
+  for (const Strip* const end = strips + strip_count; strips < end; ++strips) {
+    run_strip<Channels, Rows, N>(stride, in, Entries(entries + strips->begin), strips->count,
+                                 outputs + strips->outputs, plane, bias, first, last, finish, out);
+  }
+}
+
 template <std::size_t N>
 void run_block_tile(const float* in, const BlockEntry* entries, std::size_t count,
                     const float* bias, bool first, bool last, const Finish& finish, float* out,
@@ -143,8 +162,9 @@ REGROW_UNROLL
 }
 
 template <typename Entries>
-using Run = void (*)(std::size_t, const float*, Entries, std::size_t, const std::uint32_t*,
-                     std::size_t, const float*, bool, bool, const Finish&, float*);
+using Run = void (*)(std::size_t, const float*, const typename Entries::Unit*, const Strip*,
+                     std::size_t, const std::uint32_t*, std::size_t, const float*, bool, bool,
+                     const Finish&, float*);
 
 // For 1, 2, 3 ... vectors in a row, as many as there are sums for.
 template <std::size_t Channels, std::size_t Rows, typename Entries, std::size_t... N>
@@ -194,26 +214,26 @@ void run_block_any(std::index_sequence<N...>, std::size_t vectors, const float* 
 }
 
 void run(std::size_t channels, const Tile& tile, const float* in, const Entry* entries,
-         std::size_t count, const std::uint32_t* outputs, std::size_t plane, const float* bias,
-         bool first, bool last, const Finish& finish, float* out) {
+         const Strip* strips, std::size_t strip_count, const std::uint32_t* outputs,
+         std::size_t plane, const float* bias, bool first, bool last, const Finish& finish,
+         float* out) {
   with_channels(channels, [&](auto known) {
-    constexpr std::size_t kChannels = decltype(known)::value;
-    run_of<kChannels>(tile)(tile.stride, in, Turns<kChannels>{entries}, count, outputs, plane, bias,
-                            first, last, finish, out);
+    run_of<decltype(known)::value>(tile)(tile.stride, in, entries, strips, strip_count, outputs, plane,
+                                         bias, first, last, finish, out);
   });
 }
 
-void run_near(std::size_t channels, std::size_t vectors, const float* in, const void* entries,
-              std::size_t count, const std::uint32_t* outputs, std::size_t plane, const float* bias,
-              bool first, bool last, const Finish& finish, float* out) {
+void run_near(std::size_t channels, std::size_t vectors, const float* in, const float* entries,
+              const Strip* strips, std::size_t strip_count, const std::uint32_t* outputs,
+              std::size_t plane, const float* bias, bool first, bool last, const Finish& finish,
+              float* out) {
   with_channels(channels, [&](auto known) {
     constexpr std::size_t kChannels = decltype(known)::value;
     constexpr std::size_t kMost = std::min<std::size_t>(kNarrow, REGROW_SUMS / kChannels);
     if constexpr (kChannels > 1 && kMost > 0) {
-      const NearTurns<kChannels> turns{static_cast<const NearEntries<kChannels>*>(entries)};
       const auto chosen = run_of<kChannels, 1, NearTurns<kChannels>>(std::make_index_sequence<kMost>{},
                                                                      vectors);
-      chosen(0, in, turns, count, outputs, plane, bias, first, last, finish, out);
+      chosen(0, in, entries, strips, strip_count, outputs, plane, bias, first, last, finish, out);
     }
   });
 }
