@@ -88,6 +88,13 @@ struct Piece {
   std::size_t what, to;
 };
 
+// Where 16 floats lie: within 32 behind one place or another.
+struct Pick {
+  std::int32_t from[2];
+  std::uint16_t lanes[2];    // a bit for each that lies behind this place
+  std::uint8_t numbers[16];  // of each lane, behind its place
+};
+
 struct Kernels {
   const char* name;
 
@@ -130,6 +137,11 @@ struct Kernels {
   // Pieces of so many pixels: zero where an index, which `what` refers to, is negative.
   void (*copy_gathered)(const Piece* pieces, std::size_t count, std::size_t pixels,
                         std::size_t lanes, const float* in, const std::int32_t* indices, float* to);
+
+  // Pieces of so many vectors of 16 floats: zero where a pick, of those from number `what` on, has no
+  // lane. Null where there is no instruction for it.
+  void (*copy_picked)(const Piece* pieces, std::size_t count, std::size_t vectors, const float* in,
+                      const Pick* picks, float* to);
 
   // The largest of each 2 x 2 pixels, for rows of the output: rows of the input are `row` floats
   // apart, of the output `step`.

@@ -301,6 +301,21 @@ void copy_gathered(const Piece* pieces, std::size_t count, std::size_t pixels, s
   });
 }
 
+void copy_picked(const Piece* pieces, std::size_t count, std::size_t vectors, const float* in,
+                 const Pick* picks, float* to) {
+  for (const Piece* piece = pieces; piece < pieces + count; ++piece) {
+    const float* from = in + piece->from;
+    const Pick* pick_of = picks + piece->what;
+    for (std::size_t v = 0; v < vectors; ++v, ++pick_of) {
+      Vec found = pick(from + pick_of->from[0], pick_of->numbers, pick_of->lanes[0]);
+      if (pick_of->lanes[1]) {
+        found = either(found, pick(from + pick_of->from[1], pick_of->numbers, pick_of->lanes[1]));
+      }
+      store(to + piece->to + v * 16, found);
+    }
+  }
+}
+
 #include "halve.inl"
 
 #include "winograd.inl"
@@ -321,6 +336,7 @@ const Kernels REGROW_ISA = {
     &run_block,
     &copy_masked,
     &copy_gathered,
+    kPicks ? &copy_picked : nullptr,
     &halve,
     REGROW_WINOGRAD_DENSITY,
     REGROW_WINOGRAD_WAYS,

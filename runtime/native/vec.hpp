@@ -162,6 +162,22 @@ constexpr bool kGathers = false;
 REGROW_INLINE Vec gather(const float*, const std::int32_t*) { return all(0.0f); }
 #endif
 
+// Of the 32 floats behind an address those of some numbers, in the lanes of a mask's bits, and zeros
+// elsewhere; only where there is an instruction for it.
+#if defined(__AVX512F__)
+constexpr bool kPicks = true;
+REGROW_INLINE Vec pick(const float* from, const std::uint8_t* numbers, std::uint16_t mask) {
+  const __m512i which =
+      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(numbers)));
+  return (Vec)_mm512_maskz_permutex2var_ps(mask, (__m512)load(from), which, (__m512)load(from + 16));
+}
+REGROW_INLINE Vec either(Vec a, Vec b) { return (Vec)((VecBits)a | (VecBits)b); }
+#else
+constexpr bool kPicks = false;
+REGROW_INLINE Vec pick(const float*, const std::uint8_t*, std::uint16_t) { return all(0.0f); }
+REGROW_INLINE Vec either(Vec a, Vec) { return a; }
+#endif
+
 // Values that lie side by side, in the lanes of a mask's bits, and zeros elsewhere; only where there is an
 // instruction for it.
 #if defined(__AVX512F__)

@@ -19,15 +19,22 @@ void each(const std::array<const View*, N>& views, std::size_t axes, std::size_t
   std::size_t total = 1;
   for (std::size_t i = 0; i < axes; ++i) total *= dims[i];
   const std::size_t begin = total * share / shares, end = total * (share + 1) / shares;
+  std::vector<std::size_t> place(axes);
+  std::array<std::size_t, N> at{};
+  std::size_t rest = begin;
+  for (std::size_t i = axes; i-- > 0;) {
+    place[i] = rest % dims[i];
+    rest /= dims[i];
+    for (std::size_t v = 0; v < N; ++v) at[v] += place[i] * views[v]->strides[i];
+  }
   for (std::size_t index = begin; index < end; ++index) {
-    std::array<std::size_t, N> at{};
-    std::size_t rest = index;
-    for (std::size_t i = axes; i-- > 0;) {
-      const std::size_t place = rest % dims[i];
-      rest /= dims[i];
-      for (std::size_t v = 0; v < N; ++v) at[v] += place * views[v]->strides[i];
-    }
     step(at);
+    for (std::size_t i = axes; i-- > 0;) {
+      for (std::size_t v = 0; v < N; ++v) at[v] += views[v]->strides[i];
+      if (++place[i] < dims[i]) break;
+      for (std::size_t v = 0; v < N; ++v) at[v] -= dims[i] * views[v]->strides[i];
+      place[i] = 0;
+    }
   }
 }
 
@@ -53,6 +60,14 @@ void map(const float* from, const View& a, float* to, const View& b, std::size_t
     float* y = to + at[1];
     if ((sa == lanes && sb == lanes) || n == 1) {
       for (std::size_t i = 0; i < n * lanes; ++i) y[i] = function(x[i]);
+      return;
+    }
+    if (lanes == 1 && sb == 1 && sa == 0) {
+      std::fill_n(y, n, function(*x));
+      return;
+    }
+    if (lanes == 1 && sb == 1 && sa == 2) {  // a loop that the compiler knows how to make wide
+      for (std::size_t k = 0; k < n; ++k) y[k] = function(x[2 * k]);
       return;
     }
     with_lanes(lanes, [&](auto known) {

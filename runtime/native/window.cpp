@@ -13,7 +13,7 @@ constexpr std::size_t kMostIndices = std::size_t{1} << 28;
 }  // namespace
 
 Window::Window(const ConvShape& shape, const Geometry& in, const Geometry& out, std::size_t tile,
-               bool share)
+               bool share, bool picks)
     : shape_(shape), in_(in), out_(out), shared_(out.row() % 16 == 0 || share),
       halo_(shared_ ? round_up(reach(shape.kernel[0] - 1) * out.row(), 16) : 0), floats_(tile + halo_),
       flat_(is_flat()) {
@@ -35,6 +35,7 @@ Window::Window(const ConvShape& shape, const Geometry& in, const Geometry& out, 
     for (std::size_t x = 0; x < s.kernel[1]; ++x) add_mask(x);
   } else {
     for (const Kind& kind : kinds_) add_indices(kind, pixels);
+    if (picks && out_.lanes == 1) add_picks();
   }
 }
 
@@ -76,6 +77,35 @@ void Window::add_indices(const Kind& kind, std::size_t pixels) {
   }
 }
 
+// Strides of two and rows shorter than a vector fit; where any 16 pixels do not, there are no picks.
+void Window::add_picks() {
+  for (std::size_t first = 0; first < indices_.size(); first += 16) {
+    Pick pick{};
+    std::size_t found = 0;
+    for (std::size_t place = 0; place < 2; ++place) {
+      for (std::size_t i = 0; i < 16; ++i) {
+        const std::int32_t at = indices_[first + i];
+        if (at < 0 || ((pick.lanes[0] | pick.lanes[1]) >> i & 1)) continue;
+        if (!pick.lanes[place]) pick.from[place] = at;
+        const std::int32_t number = at - pick.from[place];
+        if (number < 0 || number >= 32) continue;
+        pick.lanes[place] = static_cast<std::uint16_t>(pick.lanes[place] | 1u << i);
+        pick.numbers[i] = static_cast<std::uint8_t>(number);
+        ++found;
+      }
+    }
+    const auto all = std::count_if(indices_.begin() + static_cast<std::ptrdiff_t>(first),
+                                   indices_.begin() + static_cast<std::ptrdiff_t>(first + 16),
+                                   [](std::int32_t at) { return at >= 0; });
+    if (found < static_cast<std::size_t>(all)) {
+      picks_.clear();
+      return;
+    }
+    picks_.push_back(pick);
+  }
+  indices_.clear();
+}
+
 std::size_t Window::kind(std::size_t row, std::size_t column) const {
   return kinds_of_[row] + column;
 }
@@ -83,7 +113,7 @@ std::size_t Window::kind(std::size_t row, std::size_t column) const {
 Piece Window::piece(std::size_t channel, std::size_t index, std::size_t to) const {
   const Kind& kind = kinds_[index];
   const auto plane = static_cast<std::ptrdiff_t>(channel * in_.plane());
-  if (!flat_) return {plane, index * (indices_.size() / kinds_.size()), to};
+  if (!flat_) return {plane, index * (std::max(indices_.size(), picks_.size()) / kinds_.size()), to};
   const auto from = plane + static_cast<std::ptrdiff_t>(in_.first()) +
                     kind.row * static_cast<std::ptrdiff_t>(in_.row()) +
                     shift(kind.column) * static_cast<std::ptrdiff_t>(in_.lanes);
@@ -96,6 +126,8 @@ void Window::fill(const std::vector<Piece>& pieces, const float* in, std::size_t
   if (flat_) {
     kernels.copy_masked(pieces.data(), pieces.size(), floats / 16, in + begin,
                         masks_.data() + begin % in_.row(), to);
+  } else if (!picks_.empty()) {
+    kernels.copy_picked(pieces.data(), pieces.size(), floats / 16, in, picks_.data() + begin / 16, to);
   } else {
     kernels.copy_gathered(pieces.data(), pieces.size(), floats / out_.lanes, out_.lanes, in,
                           indices_.data() + begin / out_.lanes, to);

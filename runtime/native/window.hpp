@@ -20,9 +20,9 @@ namespace regrow {
 class Window {
  public:
   // `tile` floats of the output at most are computed from one filling. `share`: rows of the kernel share
-  // pieces whatever the image's rows are.
-  Window(const ConvShape& shape, const Geometry& in, const Geometry& out, std::size_t tile,
-         bool share);
+  // pieces whatever the image's rows are. `picks`: kernels have copy_picked.
+  Window(const ConvShape& shape, const Geometry& in, const Geometry& out, std::size_t tile, bool share,
+         bool picks);
 
   // How many kinds of pieces there are: each channel has at most one of each.
   std::size_t kinds() const { return kinds_.size(); }
@@ -34,7 +34,8 @@ class Window {
   std::size_t offset(std::size_t row) const { return shared_ ? reach(row) * out_.row() : 0; }
 
   std::size_t bytes() const {
-    return masks_.size() * sizeof(float) + indices_.size() * sizeof(std::int32_t);
+    return masks_.size() * sizeof(float) + indices_.size() * sizeof(std::int32_t) +
+           picks_.size() * sizeof(Pick);
   }
 
   // A channel's piece that is to lie `to` floats behind the beginning of the window.
@@ -62,6 +63,7 @@ class Window {
   bool is_flat() const;
   void add_mask(std::size_t column);
   void add_indices(const Kind& kind, std::size_t pixels);
+  void add_picks();
 
   ConvShape shape_;
   Geometry in_, out_;
@@ -73,6 +75,7 @@ class Window {
   std::vector<std::size_t> kinds_of_;  // by row of the kernel: the first column's
   std::vector<float> masks_;          // if flat, so many for each column of the kernel
   std::vector<std::int32_t> indices_;  // else, by kind and pixel of the output: where its own lies
+  std::vector<Pick> picks_;            // or the same for 16 pixels at once, if they are near enough
 };
 
 }  // namespace regrow

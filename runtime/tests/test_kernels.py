@@ -92,6 +92,23 @@ def test_convolution(case: dict) -> None:
     np.testing.assert_array_equal(net(x), found)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("size", "stride"),
+    # Sixteen neighbours of an output lie in one row of the input, in two, in more, or too far apart.
+    [((32, 32), (2, 2)), ((16, 16), (2, 2)), ((8, 8), (2, 2)), ((9, 70), (1, 3)), ((17, 33), (3, 1))],
+)
+def test_strides(size: tuple[int, int], stride: tuple[int, int], isa: str) -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((20, 6, 3, 3)) * (rng.random((20, 6, 3, 3)) < 0.5)
+    x = rng.standard_normal((1, 6, *size)).astype(np.float32)
+    attributes = {"stride": list(stride), "padding": [1, 1], "dilation": [1, 1], "groups": 1}
+    node = Node("conv2d", ("x",), "y", {"weight": "w", "bias": "b"}, attributes)
+    arrays = {"w": weight.astype(np.float32), "b": np.zeros(20, np.float32)}
+    expected = oracle.conv2d(x.astype(float), weight, np.zeros(20), **attributes)
+    close(network([node], arrays, (6, *size), isa, 1)(x), expected, weight[0].size)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(8, 40),
