@@ -95,8 +95,14 @@ def test_convolution(case: dict) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(
     ("size", "stride"),
-    # Sixteen neighbours of an output lie in one row of the input, in two, in more, or too far apart.
-    [((32, 32), (2, 2)), ((16, 16), (2, 2)), ((8, 8), (2, 2)), ((9, 70), (1, 3)), ((17, 33), (3, 1))],
+    # Sixteen neighbours of an output read one row of the input, two or more, or too far apart.
+    [
+        ((32, 32), (2, 2)),
+        ((16, 16), (2, 2)),
+        ((8, 8), (2, 2)),
+        ((9, 70), (1, 3)),
+        ((17, 33), (3, 1)),
+    ],
 )
 def test_strides(size: tuple[int, int], stride: tuple[int, int], isa: str) -> None:
     rng = np.random.default_rng(0)
