@@ -14,8 +14,9 @@ namespace {
 constexpr std::size_t kFirstCache = 10 * 1024, kSecondCache = 64 * 1024;  // floats
 // Sums are stored and loaded again between panels, which a few entries of an output do not pay for.
 constexpr double kLeastEntries = 12, kLeastNarrow = 8;
-// So many reads that begin with a vector pay for a piece of the window of their own.
-constexpr double kManyReaders = 8;
+// So many reads that begin with a vector pay for a piece of the window of their own; more where those
+// that do not begin with one still begin with half of it.
+constexpr double kManyReaders = 8, kManyOfHalves = 24;
 
 // Whether the runs of a convolution can be read where they are.
 bool direct(const ConvShape& s, const Geometry& in, const Geometry& out) {
@@ -36,7 +37,8 @@ Conv::Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, 
   if (!direct_) {
     // How many outputs read a place of the kernel in an input channel.
     const double readers = kept / static_cast<double>(s.channels * s.kernel[0] * s.kernel[1]);
-    window_.emplace(s, in, out, widest_ * 16, readers < kManyReaders,
+    const double many = out.row() % 8 == 0 ? kManyOfHalves : kManyReaders;
+    window_.emplace(s, in, out, widest_ * 16, readers < many,
                     kernels.copy_picked != nullptr);
   }
   // Offsets are 32 bits wide.

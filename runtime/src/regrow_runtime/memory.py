@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from regrow_runtime import _native
 from regrow_runtime.fold import Shapes, Step, Weighted
 
@@ -17,6 +19,8 @@ LANES = 16
 # Floats of a row. Longer ones would have those above and below laid out with them too often, and
 # those that are no whole vectors once more for each row of a kernel.
 _SHORT, _SHORT_WHOLE = 16, 64
+# Outputs that read a place of the kernel in a channel: so few do not pay for laying out whole vectors.
+_FEW_READERS = 6
 
 
 def planes(shape: Sequence[int]) -> Planes:
@@ -39,14 +43,15 @@ def paddings(steps: Iterable[Step], shapes: Shapes, lanes: int) -> dict[Size, Si
     """Rows above and below and columns at the side that the planes of each size need.
 
     All values of one size share them, so that the runs of pixels of a convolution mean the same in
-    its input and its output. Where rows are short, convolutions lay out their input anew and need
-    no columns.
+    its input and its output. Where rows are short and many weights read each place, convolutions
+    lay out their input anew and need no columns.
     """
     found: dict[Size, Size] = {}
+    readers: dict[Size, tuple[int, int]] = {}
     for step in steps:
         if not isinstance(step, Weighted):
             continue
-        (_, *before), (_, *after) = conv_planes(step, shapes)
+        (channels, *before), (_, *after) = conv_planes(step, shapes)
         if step.stride != (1, 1) or before != after:
             continue
         rows, columns = (
@@ -58,9 +63,17 @@ def paddings(steps: Iterable[Step], shapes: Shapes, lanes: int) -> dict[Size, Si
         )
         size = (before[0], before[1])
         old = found.get(size, (0, 0))
+        found[size] = (max(old[0], rows), max(old[1], columns))
+        if columns > 0:
+            reads, places = readers.get(size, (0, 0))
+            reads += int(np.count_nonzero(step.weight))
+            readers[size] = (reads, places + channels * math.prod(step.weight.shape[2:]))
+    for size, (reads, places) in readers.items():
         row = size[1] * lanes
-        short = lanes < LANES // 2 and row <= (_SHORT if row % 16 else _SHORT_WHOLE)
-        found[size] = (max(old[0], rows), max(old[1], 0 if short else columns))
+        many = reads > _FEW_READERS * places
+        short = many and row <= _SHORT_WHOLE if row % 16 == 0 else row <= _SHORT
+        if short and lanes < LANES // 2:
+            found[size] = (found[size][0], 0)
     return found
 
 
