@@ -19,7 +19,7 @@ LANES = 16
 # Floats of a row. Longer ones would have those above and below laid out with them too often, and
 # those that are no whole vectors once more for each row of a kernel.
 _SHORT, _SHORT_WHOLE = 16, 64
-# Outputs that read a place of the kernel in a channel: so few do not pay for laying out whole vectors.
+# Outputs that read a place of the kernel in a channel: so few do not pay for laying them out.
 _FEW_READERS = 6
 
 
