@@ -18,8 +18,9 @@ import regrow
 from regrow.core.errors import RegrowError
 from regrow.engine.cut import others
 from regrow.engine.stand_ins import NoInputs, NoOutputs, Passing
-from regrow.engine.surgery import Edits, apply, tensors_of
+from regrow.engine.surgery import Edits, apply
 from regrow.engine.whole import branches
+from regrow.model.walk import named_tensors
 
 
 def free(groups: Any) -> list[str]:
@@ -317,7 +318,7 @@ def test_a_branch_that_left_comes_back() -> None:
             parameter.add_(1)
     back = without(groups, {"blocks.1.first", "blocks.1.middle"})
     grown = regrow.grow(small, model, images(), back, groups=groups)
-    dense, now = tensors_of(model), tensors_of(grown.model)
+    dense, now = named_tensors(model), named_tensors(grown.model)
     assert torch.equal(now["blocks.0.first.weight"], dense["blocks.0.first.weight"])
     assert torch.equal(now["blocks.0.last.weight"], dense["blocks.0.last.weight"])
     assert torch.equal(now["blocks.0.last.bias"], dense["blocks.0.last.bias"] + 1)

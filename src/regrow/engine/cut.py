@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from regrow.core.names import unwrap
 from regrow.engine.groups import Groups
 from regrow.engine.sizes import candidates, choices, known_sizes, with_attributes
-from regrow.engine.surgery import Edits, IndexMap, apply, tensors_of
+from regrow.engine.surgery import Edits, IndexMap, apply
 from regrow.model.coupling.groups import at_rest, call
-from regrow.model.coupling.tracer import tensors_of as tensors_in
+from regrow.model.coupling.tracer import tensors_of
+from regrow.model.walk import named_tensors
 
 _CLOSE = 1e-4  # of the largest output
 
@@ -68,7 +69,7 @@ def cut_out(
 
 def possible_edits(model: nn.Module, groups: Groups, gone: frozenset[int]) -> Iterator[Edits]:
     """Edits by which units go: the same tensors, with sizes that other modules may hold."""
-    coupling, kept, tensors = groups.coupling, groups.kept(gone), tensors_of(model)
+    coupling, kept, tensors = groups.coupling, groups.kept(gone), named_tensors(model)
     shapes = {name: tuple(tensors[name].shape) for name in kept}
     plain = Edits(shapes, kept, tuple(known_sizes(model, coupling, kept, gone)))
     possible = candidates(model, coupling, gone)
@@ -87,7 +88,7 @@ def computes(model: nn.Module, example: Any, expected: Sequence[Tensor]) -> bool
 def outputs_of(model: nn.Module, example: Any) -> list[Tensor]:
     """A network's floating-point outputs, in evaluation mode."""
     with at_rest(model):
-        return [each for each in tensors_in(call(model, example)) if each.is_floating_point()]
+        return [each for each in tensors_of(call(model, example)) if each.is_floating_point()]
 
 
 def _agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:

@@ -15,8 +15,9 @@ from typing import TypeAlias
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from regrow.engine.surgery import Attribute, Edits, Keep, tensors_of
+from regrow.engine.surgery import Attribute, Edits, Keep
 from regrow.model.coupling.groups import Coupling
+from regrow.model.walk import named_tensors
 
 Key: TypeAlias = "tuple[type, str, str]"  # a class, the last part of the path, an attribute
 # Sizes of pixels, not of channels.
@@ -29,7 +30,7 @@ def known_sizes(
     model: nn.Module, coupling: Coupling, keep: Keep, gone: frozenset[int]
 ) -> Iterator[Attribute]:
     """The sizes that PyTorch's modules hold, where they change."""
-    tensors = tensors_of(model)
+    tensors = named_tensors(model)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     for name, dims in keep.items():
         for dim, indices in dims.items():

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from regrow.core.errors import RegrowError
 from regrow.core.names import unwrap
 from regrow.engine.stand_ins import substitute
+from regrow.model.walk import named_tensors
 
 Keep = Mapping[str, Mapping[int, Tensor]]
 """By tensor and dimension: the indices that stay, ascending."""
@@ -101,7 +102,7 @@ def apply(model: nn.Module, edits: Edits) -> nn.Module:
     Raises:
         RegrowError: the edits are of another network; the first difference is named.
     """
-    state = tensors_of(model)
+    state = named_tensors(model)
     memo: dict[int, Any] = {}
     for name, dims in edits.keep.items():
         _check(name, edits, state)
@@ -121,18 +122,6 @@ def apply(model: nn.Module, edits: Edits) -> nn.Module:
             setattr(module, each.name, type(value)(each.value))
     substitute(made, (each.module for each in edits.attributes if each.value == 0))
     return made
-
-
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by clean name, tied ones under each of their names."""
-    found: dict[str, Tensor] = {}
-    modules = list(model.named_modules(remove_duplicate=False))
-    for kind in ("_parameters", "_buffers"):
-        for path, module in modules:
-            for name, tensor in getattr(module, kind).items():
-                if tensor is not None:
-                    found[f"{path}.{name}" if path else name] = tensor
-    return found
 
 
 def cut(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:

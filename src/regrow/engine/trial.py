@@ -14,8 +14,9 @@ from regrow.core.rng import generator
 from regrow.engine.cut import computes, others, outputs_of, possible_edits
 from regrow.engine.groups import Groups
 from regrow.engine.stand_ins import substitute
-from regrow.engine.surgery import Edits, Keep, cut, tensors_of
+from regrow.engine.surgery import Edits, Keep, cut
 from regrow.engine.twin import twin
+from regrow.model.walk import named_tensors
 
 _DRAWN = 65537  # random numbers, over and over; a prime, so that no two rows are alike
 _LARGE = 1 << 14  # numbers; tensors that have as many may have theirs in common
@@ -41,9 +42,10 @@ class Trial:
         }
         memo.update((id(buffer), buffer.detach()) for buffer in model.buffers())
         self.model = twin(model, memo)
-        own = tensors_of(model)
+        own = named_tensors(model)
         self._tensors = {
-            id(tensor): (name, tensor, own[name]) for name, tensor in tensors_of(self.model).items()
+            id(tensor): (name, tensor, own[name])
+            for name, tensor in named_tensors(self.model).items()
         }
         self._own = False
         self._own_example = example
