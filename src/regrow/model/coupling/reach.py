@@ -73,6 +73,28 @@ class Reach:
         told = self._told(empty)
         return all(told[number] for number in self._outputs)
 
+    def needed(self, emptied: Sequence[int]) -> int:
+        """Which groups, each gone alone, some output would not depend on the example without.
+
+        Args:
+            emptied: of each of `dims`, the groups that hold all of its indices, as bits.
+
+        Returns:
+            the groups, as bits.
+        """
+        stopped: list[int] = []  # of each tensor, the groups without which it holds nothing
+        for node in self._nodes:
+            before = -1 if node.above else 0
+            for each in node.above:
+                before &= stopped[each]
+            for dim in node.dims:
+                before |= emptied[dim]
+            stopped.append(before)
+        found = 0
+        for number in self._outputs:
+            found |= stopped[number]
+        return found
+
     def live(self, empty: Sequence[bool]) -> set[int]:
         """Numbers of the dimensions of tensors on some way from the example to an output."""
         told = self._told(empty)
@@ -90,9 +112,12 @@ class Reach:
         }
 
     def _told(self, empty: Sequence[bool]) -> list[bool]:
+        gone = {dim for dim, each in enumerate(empty) if each}
+        if not gone:
+            return [True] * len(self._nodes)
         found: list[bool] = []
         for node in self._nodes:
-            holds = not any(empty[dim] for dim in node.dims)
+            holds = gone.isdisjoint(node.dims)
             found.append(holds and (not node.above or any(found[each] for each in node.above)))
         return found
 
