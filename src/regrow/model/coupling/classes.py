@@ -7,6 +7,7 @@ looks at no index.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -38,14 +39,24 @@ class Store:
 
     def fresh(self, count: int) -> Classes:
         """Classes that are equal to no others."""
-        found = self._new(count)
-        number = len(self._runs) + 1
-        if number == len(self._touched):
-            self._touched = np.concatenate([self._touched, np.ones(number, np.bool_)])
-            self._factor = np.concatenate([self._factor, np.zeros(number, np.bool_)])
-        self._touched[number] = False
-        self._run[self._count - count : self._count] = number
-        self._runs[id(found)] = number, found
+        return self.fresh_each([count])[0]
+
+    def fresh_each(self, counts: Sequence[int]) -> list[Classes]:
+        """As `fresh`, of several dimensions at once."""
+        first, past = len(self._runs) + 1, len(self._runs) + 1 + len(counts)
+        if past > len(self._touched):
+            self._touched = np.concatenate([self._touched, np.ones(past, np.bool_)])
+            self._factor = np.concatenate([self._factor, np.zeros(past, np.bool_)])
+        self._touched[first:past] = False
+        every = self._new(sum(counts))
+        numbers = np.repeat(np.arange(first, past), np.array(counts, np.int64))
+        self._run[self._count - len(every) : self._count] = numbers
+        found, at = [], 0
+        for number, count in enumerate(counts, first):
+            part = every[at : at + count]
+            self._runs[id(part)] = number, part
+            found.append(part)
+            at += count
         return found
 
     def _new(self, count: int) -> Classes:

@@ -9,6 +9,7 @@ example, are *fixed*, each with a reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,13 +85,15 @@ class Indices(Products):
         for i, dim in enumerate(dims):
             if i not in live:
                 self.fix(dim, reason)
-        total = int(np.prod(sizes, dtype=np.int64))
+        total = math.prod(sizes)
         if not live:
             return None
         if total > _MOST:
             for i in live:
                 self.fix(dims[i], f"{reason} over {total} indices")
             return None
+        if len(live) == 1 and total == sizes[live[0]]:
+            return dims[live[0]]
         roots = [self.roots(_given(dims[i])) for i in live]
         key = (*live, *sizes, *(each.tobytes() for each in roots))
         if key not in self._merged:
@@ -114,13 +117,13 @@ class Indices(Products):
         found = self._recover(columns, sizes) if columns is not None else None
         if found is not None:
             return found
-        parts = [self.fresh(size) if size > 1 else None for size in sizes]
+        parts: list[Dim] = [self.fresh(size) if size > 1 else None for size in sizes]
         self.equate(dim, self.merge(parts, sizes, TIED))
-        return [None if part is None else self.roots(part) for part in parts]
+        return parts
 
     def simple(self, dim: Classes) -> bool:
         """Whether no index is a product: each is fixed, or goes with its root alone."""
-        return not (self._kind[self.roots(dim)] == PRODUCT).any()
+        return not np.count_nonzero(self._kind[self.roots(dim)] == PRODUCT)
 
     def going(self, dim: Classes) -> npt.NDArray[np.int64]:
         """Rows of (class, index) for the classes that indices go with, in the order of indices."""

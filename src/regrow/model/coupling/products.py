@@ -32,22 +32,32 @@ class Products(Store):
         """Products, by row; a fixed factor changes nothing."""
         rows = list(zip(*(column.tolist() for column in columns), strict=True))
         single: dict[tuple[int, ...], int] = {}
-        if any((self._kind[column] == FIXED).any() for column in columns):
+        kinds = [self._kind[column] for column in columns]
+        if any(np.count_nonzero(each == FIXED) for each in kinds):
             rows = [tuple(x for x in row if x not in self._reasons) or row[:1] for row in rows]
             single = {row: row[0] for row in rows if len(row) == 1}
         unlike = dict.fromkeys(rows)
+        unmet = not single and not all(np.count_nonzero(self._held[column]) for column in columns)
+        if unmet and len(unlike) == len(rows):  # nothing has one of the factors
+            return self._made(rows, columns)
         new = [row for row in unlike if row not in self._products and row not in single]
         if new:
-            made = self._new(len(new))
-            self._kind[made] = PRODUCT
-            for column in columns:
-                self._hold(column)
-            self._products.update(zip(new, made.tolist(), strict=True))
-            self._factors.update(zip(made.tolist(), new, strict=True))
-            if len(columns) == 2:
-                self._pairs[made] = _flat(new).reshape(-1, 2)
+            self._made(new, columns)
         known = ChainMap(single, self._products) if single else self._products
         return self.roots(np.fromiter(map(known.__getitem__, rows), np.int64, len(rows)))
+
+    def _made(self, rows: Sequence[tuple[int, ...]], columns: Sequence[Classes]) -> Classes:
+        """New products, one for each row of factors."""
+        made = self._new(len(rows))
+        self._kind[made] = PRODUCT
+        for column in columns:
+            self._hold(column)
+        numbers = made.tolist()
+        self._products.update(zip(rows, numbers, strict=True))
+        self._factors.update(zip(numbers, rows, strict=True))
+        if len(columns) == 2:
+            self._pairs[made] = _flat(rows).reshape(-1, 2)
+        return made
 
     def _columns(self, dim: Classes) -> Classes | None:
         """The factors of each index, if all have as many."""
@@ -76,7 +86,7 @@ class Products(Store):
     def _rows(self, dim: Classes) -> npt.NDArray[np.int64]:
         """(class, index) for the classes that indices go with; see `Indices.going`."""
         roots, places = self.roots(dim), np.arange(len(dim))
-        while (products := (kinds := self._kind[roots]) == PRODUCT).any():
+        while np.count_nonzero(products := (kinds := self._kind[roots]) == PRODUCT):
             times = np.ones(len(roots), np.int64)
             gone = roots[products]
             pairs = self._pairs[gone]

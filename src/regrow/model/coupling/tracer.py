@@ -187,13 +187,17 @@ class Tracer:
 
     def add_state(self, model: nn.Module) -> None:
         """Give every parameter and buffer classes of its own; tied ones have the same."""
-        for name, tensor in named_tensors(model).items():
+        tensors = named_tensors(model)
+        unlike = {id(tensor): tensor for tensor in tensors.values()}
+        sizes = [size for tensor in unlike.values() for size in tensor.shape if size > 1]
+        fresh = iter(self.indices.fresh_each(sizes))
+        for name, tensor in tensors.items():
             known = self._names.get(id(tensor))
             if known is not None:
                 self.parameters[name], self.tied[name] = self.parameters[known], known
                 continue
             self._names[id(tensor)] = name
-            dims = tuple(self.indices.fresh(size) if size > 1 else None for size in tensor.shape)
+            dims = tuple([next(fresh) if size > 1 else None for size in tensor.shape])
             self.parameters[name] = dims
             trained = isinstance(tensor, nn.Parameter)
             self._state[id(tensor)] = Value(dims, zero=trained)
@@ -269,7 +273,7 @@ class Watch(TorchDispatchMode):
         shape = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else ()
         out = func(*args, **kwargs)
         outputs = tensors_of(out)
-        if outputs:
+        if outputs and (name != "aten.empty" or outputs[0].numel()):
             bound = {**arguments, **dict(zip(arguments, args, strict=False)), **kwargs}
             call = Call(name, bound, outputs, shape)
             rule = self.rules.get(name)
