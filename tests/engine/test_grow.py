@@ -9,7 +9,7 @@ from torch import nn
 import regrow
 from regrow.bench.models import digits_cnn
 from regrow.core.errors import RegrowError
-from regrow.engine.surgery import tensors_of
+from regrow.model.walk import named_tensors
 
 X = torch.randn(2, 1, 8, 8)
 
@@ -25,8 +25,8 @@ def test_all_that_went_comes_back_as_it_was() -> None:
     small = regrow.shrink(dense, X, keep, groups=groups)
     full = {group.name: torch.ones(len(group), dtype=torch.bool) for group in groups}
     grown = regrow.grow(small, dense, X, full, groups=groups)
-    for name, tensor in tensors_of(grown.model).items():
-        assert torch.equal(tensor, tensors_of(dense)[name])
+    for name, tensor in named_tensors(grown.model).items():
+        assert torch.equal(tensor, named_tensors(dense)[name])
 
 
 def test_trained_values_stay_and_dense_ones_return() -> None:

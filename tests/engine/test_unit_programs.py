@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 import regrow
 from regrow import Program, Pruning, recipes
 from regrow.core.errors import RegrowError
-from regrow.engine.surgery import tensors_of
 from regrow.engine.unit_plan import UnitPlan
+from regrow.model.walk import named_tensors
 from regrow.parts.units.taylor import UnitTaylor
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(9))
@@ -91,8 +91,8 @@ def test_training_with_masks_is_training_the_smaller_network(make: Any) -> None:
         epoch(small, other, number)
         pruning.epoch_end()
     pruning.finalize()
-    for name, tensor in tensors_of(model).items():
-        expected = tensors_of(small)[name]
+    for name, tensor in named_tensors(model).items():
+        expected = named_tensors(small)[name]
         torch.testing.assert_close(shrunk.index_map(name, tensor), expected, rtol=1e-3, atol=1e-4)
     again = regrow.shrink(model, X, pruning.masks)
     torch.testing.assert_close(again.model.eval()(X), small.eval()(X), rtol=1e-3, atol=1e-4)
@@ -129,21 +129,21 @@ def test_channels_return_with_the_weights_and_statistics_of_the_dense_network() 
     with torch.no_grad():
         for norm in (model.norm, model.inner):
             norm.running_mean.uniform_(1, 2)
-    dense = {name: tensor.clone() for name, tensor in tensors_of(model).items()}
+    dense = {name: tensor.clone() for name, tensor in named_tensors(model).items()}
     optimizer = sgd(model)
     pruning = start(model, optimizer, recipes.bidirectional_units(0.3, 0.7, (2, 1)))
     down = pruning.units
     assert macs_left(pruning) <= 0.3 + 1e-9
     for number in range(2):
         epoch(model, optimizer, number)
-        trained = {name: tensor.clone() for name, tensor in tensors_of(model).items()}
+        trained = {name: tensor.clone() for name, tensor in named_tensors(model).items()}
         pruning.epoch_end()
     up = pruning.units
     assert pruning.groups is not None
     assert 0.5 < macs_left(pruning) <= 0.7 + 1e-9
     assert all(bool((up[name] | ~down[name]).all()) for name in up)
     assert sum(int((up[name] & ~down[name]).sum()) for name in up) > 0
-    live = tensors_of(model)
+    live = named_tensors(model)
     floats = {name: t for name, t in live.items() if t.is_floating_point()}
     first, second = (pruning.groups.masks(units, floats) for units in (down, up))
     for name, tensor in floats.items():

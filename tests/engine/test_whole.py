@@ -18,8 +18,10 @@ import regrow
 from regrow.core.errors import RegrowError
 from regrow.engine.cut import others
 from regrow.engine.stand_ins import NoInputs, NoOutputs, Passing
-from regrow.engine.surgery import Edits, apply, tensors_of
+from regrow.engine.surgery import Edits, apply
+from regrow.engine.trial import Trial
 from regrow.engine.whole import branches
+from regrow.model.walk import named_tensors
 
 
 def free(groups: Any) -> list[str]:
@@ -136,6 +138,29 @@ def test_what_may_leave_together_leaves_outputs_that_learn(
     if not learns(names):
         with pytest.raises(RegrowError, match="would no longer depend on the example"):
             regrow.shrink(model, x, without(groups, names), groups=groups)
+
+
+@settings(max_examples=30, deadline=None)
+@given(kinds())
+def test_groups_are_needed_alone_as_outputs_tell(made: tuple[Kind, ...]) -> None:
+    """All at once, against each group on its own."""
+    groups = regrow.groups(built(made), images())
+    for group in groups:
+        whole = "hold other channels" not in groups.needed.get(group.name, "")
+        if whole and groups.needed.get(group.name) != "the code does not follow a cut":
+            assert (group.name in groups.needed) != groups.holds_without([group.name])
+
+
+def test_whole_groups_are_tried_in_small_networks_alone() -> None:
+    """The quick trial and the one of the whole network agree, here that all may leave."""
+    model, x = built((Kind("bottleneck", True, True, 3), Kind("gated", True, True, 3))), images()
+    groups = regrow.groups(model, x)
+    leaving = [group for group in groups if group.name not in groups.needed]
+    keep = {g.name: torch.arange(len(g)) != len(g) // 2 for g in groups}
+    trial = Trial(model, x)
+    assert trial.follows(groups, keep)
+    assert trial.lets_go(groups, keep, leaving)
+    assert trial.follows(groups, {g.name: torch.zeros(len(g), dtype=torch.bool) for g in leaving})
 
 
 def test_groups_of_one_branch_leave_together() -> None:
@@ -317,7 +342,7 @@ def test_a_branch_that_left_comes_back() -> None:
             parameter.add_(1)
     back = without(groups, {"blocks.1.first", "blocks.1.middle"})
     grown = regrow.grow(small, model, images(), back, groups=groups)
-    dense, now = tensors_of(model), tensors_of(grown.model)
+    dense, now = named_tensors(model), named_tensors(grown.model)
     assert torch.equal(now["blocks.0.first.weight"], dense["blocks.0.first.weight"])
     assert torch.equal(now["blocks.0.last.weight"], dense["blocks.0.last.weight"])
     assert torch.equal(now["blocks.0.last.bias"], dense["blocks.0.last.bias"] + 1)

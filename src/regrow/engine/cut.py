@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from regrow.core.names import unwrap
 from regrow.engine.groups import Groups
 from regrow.engine.sizes import candidates, choices, known_sizes, with_attributes
-from regrow.engine.surgery import Edits, IndexMap, apply, tensors_of
+from regrow.engine.surgery import Edits, IndexMap, Keep, apply
 from regrow.model.coupling.groups import at_rest, call
-from regrow.model.coupling.tracer import tensors_of as tensors_in
+from regrow.model.coupling.tracer import tensors_of
+from regrow.model.walk import named_tensors
 
 _CLOSE = 1e-4  # of the largest output
 
@@ -59,16 +60,26 @@ def cut_out(
 ) -> Shrunk | None:
     """The smaller network, if with some attributes it computes what the masked one does."""
     expected = outputs_of(masked(model, keep, groups=groups), example)
-    for edits in possible_edits(model, groups, groups.gone(keep)):
+    gone = groups.gone(keep)
+    for edits in possible_edits(model, groups, gone, groups.kept(gone)):
         made = apply(model, edits)
         if computes(made, example, expected):
             return Shrunk(made, IndexMap(edits.keep, edits.shapes), edits)
     return None
 
 
-def possible_edits(model: nn.Module, groups: Groups, gone: frozenset[int]) -> Iterator[Edits]:
-    """Edits by which units go: the same tensors, with sizes that other modules may hold."""
-    coupling, kept, tensors = groups.coupling, groups.kept(gone), tensors_of(model)
+def possible_edits(
+    model: nn.Module, groups: Groups, gone: frozenset[int], kept: Keep
+) -> Iterator[Edits]:
+    """Edits by which units go: the same tensors, with sizes that other modules may hold.
+
+    Args:
+        model: the network.
+        groups: of it.
+        gone: classes.
+        kept: as `groups.kept` of them.
+    """
+    coupling, tensors = groups.coupling, named_tensors(model)
     shapes = {name: tuple(tensors[name].shape) for name in kept}
     plain = Edits(shapes, kept, tuple(known_sizes(model, coupling, kept, gone)))
     possible = candidates(model, coupling, gone)
@@ -87,7 +98,7 @@ def computes(model: nn.Module, example: Any, expected: Sequence[Tensor]) -> bool
 def outputs_of(model: nn.Module, example: Any) -> list[Tensor]:
     """A network's floating-point outputs, in evaluation mode."""
     with at_rest(model):
-        return [each for each in tensors_in(call(model, example)) if each.is_floating_point()]
+        return [each for each in tensors_of(call(model, example)) if each.is_floating_point()]
 
 
 def _agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:

@@ -274,9 +274,24 @@ def needs_of(coupling: Coupling, groups: Sequence[Group]) -> dict[str, str]:
         if any(m.indices.numel() < n for m, n in zip(group.members, sizes, strict=True)):
             found[group.name] = "its layers hold other channels too"
     free = [group for group in groups if group.name not in found]
-    if not _holds(coupling, free):
-        why = "without it an output of the network would not depend on the example"
-        found.update((each.name, why) for each in free if not _holds(coupling, [each]))
+    needed = coupling.reach.needed(_emptied_by(coupling, free))
+    why = "without it an output of the network would not depend on the example"
+    found.update((each.name, why) for i, each in enumerate(free) if needed >> i & 1)
+    return found
+
+
+def _emptied_by(coupling: Coupling, groups: Sequence[Group]) -> list[int]:
+    """Of each dimension that `reach` knows, the groups that hold all of its indices, as bits."""
+    owner = np.full(coupling.indices.count, len(groups))
+    for i, group in enumerate(groups):
+        owner[list(group.classes)] = i
+    found = []
+    for dim in coupling.reach.dims:
+        rows = coupling.indices.going(dim)
+        owners = owner[rows[:, 0]]
+        held = np.unique(owners * len(dim) + rows[:, 1]) // len(dim)  # each index once
+        counts = np.bincount(held, minlength=len(groups))[: len(groups)]
+        found.append(sum(1 << i for i in np.flatnonzero(counts == len(dim)).tolist()))
     return found
 
 

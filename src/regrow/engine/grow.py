@@ -13,7 +13,7 @@ from regrow.core.errors import RegrowError
 from regrow.core.names import unwrap
 from regrow.engine.cut import Shrunk, cut_out
 from regrow.engine.groups import Groups
-from regrow.engine.surgery import tensors_of
+from regrow.model.walk import named_tensors
 
 
 def grow(
@@ -44,9 +44,9 @@ def grow(
     Source: the structured variant of bidirectional pruning-regrowth, arXiv 2511.11675 (2025).
     """
     whole = copy.deepcopy(unwrap(dense))
-    small = tensors_of(unwrap(shrunk.model))
+    small = named_tensors(unwrap(shrunk.model))
     with torch.no_grad():
-        for name, tensor in tensors_of(whole).items():
+        for name, tensor in named_tensors(whole).items():
             if name not in small:
                 raise RegrowError(f"the smaller network is of another one: it has no {name}.")
             kept = shrunk.index_map.keep.get(name, {})

@@ -25,7 +25,8 @@ def find_groups(model: nn.Module, example: Any, *, exclude: Sequence[str] = ()) 
 
     One unit of every group is removed for a trial: groups whose code does not follow a cut are
     found so, and count as bound. Then whole groups are, those without which all outputs still
-    depend on the example, such as the inside of a residual branch.
+    depend on the example, such as the inside of a residual branch: at first in the network without
+    those units, and, should that fail, each kind of them in the whole network.
 
     Args:
         model: is left as it was.
@@ -45,8 +46,10 @@ def find_groups(model: nn.Module, example: Any, *, exclude: Sequence[str] = ()) 
         left = [g for g in found if g not in bad]
         found = Groups(coupling, left, [*coupling.bound, *more], found.needed)
     free = [group for group in found if group.name not in found.needed]
-    tried = Groups(coupling, free, (), found.needed)
-    stay = {group.name: _CODE for group in _culprits(trial, tried, _none)}
+    stay: dict[str, str] = {}
+    if bad or not free or not trial.lets_go(found, _but_one(found), free):
+        tried = Groups(coupling, free, (), found.needed)
+        stay = {group.name: _CODE for group in _culprits(trial, tried, _none)}
     return Groups(coupling, tuple(found), found.bound, {**found.needed, **stay})
 
 

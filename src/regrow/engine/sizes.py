@@ -15,8 +15,9 @@ from typing import TypeAlias
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from regrow.engine.surgery import Attribute, Edits, Keep, tensors_of
+from regrow.engine.surgery import Attribute, Edits, Keep
 from regrow.model.coupling.groups import Coupling
+from regrow.model.walk import modules_of, named_tensors
 
 Key: TypeAlias = "tuple[type, str, str]"  # a class, the last part of the path, an attribute
 # Sizes of pixels, not of channels.
@@ -29,7 +30,7 @@ def known_sizes(
     model: nn.Module, coupling: Coupling, keep: Keep, gone: frozenset[int]
 ) -> Iterator[Attribute]:
     """The sizes that PyTorch's modules hold, where they change."""
-    tensors = tensors_of(model)
+    tensors = named_tensors(model)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     for name, dims in keep.items():
         for dim, indices in dims.items():
@@ -37,7 +38,7 @@ def known_sizes(
     first: dict[int, str] = {}  # names under which tied weights were met
     for name, tensor in tensors.items():
         first.setdefault(id(tensor), name)
-    for path, module in model.named_modules():
+    for path, module in modules_of(model):
         prefix = f"{path}." if path else ""
         weight = shapes.get(prefix + "weight", shapes.get(prefix + "running_mean"))
         seen = coupling.norms.get(path)
@@ -78,7 +79,7 @@ def candidates(
     model: nn.Module, coupling: Coupling, gone: frozenset[int]
 ) -> dict[Key, list[Attribute]]:
     """Attributes of other modules that may hold a size that changes, by class, place and name."""
-    modules = dict(model.named_modules())
+    modules = dict(modules_of(model))
     wanted: dict[str, dict[int, int]] = {}
     for site in coupling.sites:
         for dim in site.dims:

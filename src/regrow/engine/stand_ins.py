@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from regrow.model.walk import modules_of
+
 _HOLDERS = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.PReLU)
 
 
@@ -139,17 +141,18 @@ _SIZES = ("num_features", "num_channels", "num_parameters")
 
 def substitute(model: nn.Module, paths: Iterable[str]) -> list[tuple[nn.Module, str, nn.Module]]:
     """Put stand-ins into a network, in every place of a layer; gives back what stood where."""
-    before = []
+    made: dict[nn.Module, nn.Module] = {}
     for path in dict.fromkeys(paths):
         layer = model.get_submodule(path)
-        made = stand_in(layer)
-        places = [
-            (parent, name)
-            for parent in model.modules()
-            for name, child in parent._modules.items()
-            if child is layer and made is not None
-        ]
-        for parent, name in places:
-            parent._modules[name] = made
-            before.append((parent, name, layer))
+        new = stand_in(layer)
+        if new is not None:
+            made[layer] = new
+    before = [
+        (parent, name, child)
+        for _, parent in (modules_of(model) if made else ())
+        for name, child in parent._modules.items()
+        if child in made
+    ]
+    for parent, name, layer in before:
+        parent._modules[name] = made[layer]
     return before

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from regrow.model.walk import modules_of
+
 _SHARED = (int, float, complex, str, bytes, bool, type(None))
 
 
@@ -20,7 +22,7 @@ def twin(model: nn.Module, tensors: Mapping[int, Any]) -> nn.Module:
         tensors: what stands in the copy for each of its tensors, by identity.
     """
     memo: dict[int, Any] = dict(tensors)
-    modules = list(model.modules())
+    modules = [module for _, module in modules_of(model)]
     if any(_copies_itself(type(module)) for module in modules):
         return copy.deepcopy(model, memo)
     for module in modules:
@@ -35,7 +37,7 @@ def twin(model: nn.Module, tensors: Mapping[int, Any]) -> nn.Module:
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     """Most of what modules hold are plain values and dictionaries of what is copied already."""
-    if type(value) in _SHARED:
+    if type(value) in _SHARED or (type(value) is tuple and all(type(x) in _SHARED for x in value)):
         return value
     known = memo.get(id(value))
     if known is not None:

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from regrow.core.errors import RegrowError
 from regrow.core.neighbours import Norm, Place
+from regrow.model.coupling.by_tensor import ByTensor
 from regrow.model.coupling.indices import Dim
 from regrow.model.coupling.rules.linear import convolution, product
 from regrow.model.coupling.rules.norm import batch_norm, reduce
@@ -106,8 +106,8 @@ class Flow:
 
     uses: list[Use] = field(default_factory=list)
     norms: list[Channels] = field(default_factory=list)
-    _streams: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
-    _turned: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
+    _streams: ByTensor[Stream] = field(default_factory=ByTensor)
+    _turned: ByTensor[tuple[str, bool]] = field(default_factory=ByTensor)
     _count: int = 0
 
     def __call__(self, tracer: Tracer, call: Call, rule: Rule) -> None:
@@ -136,7 +136,7 @@ class Flow:
 
     def stream(self, tracer: Tracer, tensor: Tensor) -> Stream | None:
         """None of parameters and constants."""
-        known: Stream | None = self._streams.get(tensor)
+        known = self._streams.get(tensor)
         if known is None and tracer.name(tensor) is None and tracer.value(tensor).given:
             known = self._streams[tensor] = self._new((Origin(None),))
         return known
@@ -191,7 +191,7 @@ class Flow:
     def _weight(self, tracer: Tracer, tensor: Tensor) -> tuple[str | None, bool]:
         """A weight's name, and whether it is seen transposed."""
         name = tracer.name(tensor)
-        return (name, False) if name is not None else self._turned.get(tensor, (None, False))
+        return (name, False) if name is not None else self._turned.get(tensor) or (None, False)
 
     def _use(self, tracer: Tracer, call: Call, place: Place, x: Tensor | None, axis: int) -> None:
         """Note that a weight reads a dimension of a tensor and computes that of the output."""

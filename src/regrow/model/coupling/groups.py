@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from regrow.model.coupling.tracer import (
     tensors_of,
 )
 from regrow.model.coupling.units import one_factor, units_of
+from regrow.model.walk import modules_of
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
@@ -114,7 +115,7 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
     tracer = Tracer()
     tracer.add_state(model)
     tracer.add_example(example)
-    for path, module in model.named_modules():
+    for path, module in modules_of(model):
         if isinstance(module, nn.MultiheadAttention):
             for name, dims in tracer.parameters.items():
                 if name.startswith(f"{path}.in_proj") or name == f"{path}.out_proj.weight":
@@ -167,27 +168,37 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     It passes through training mode, in which networks forget what they keep for evaluation.
     Compiled code runs as it was written.
     """
-    modes = {module: module.training for module in model.modules()}
+    modes = [(module, module.training) for _, module in modules_of(model)]
     buffers = [
         (module, name, buffer, buffer.clone())
-        for module in modes
+        for module, _ in modes
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
     fast = torch.backends.mha.get_fastpath_enabled()
-    model.train().eval()
+    _evaluate(model, modes)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), _uncompiled():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        for module, mode in modes.items():
+        for module, mode in modes:
             if module.training != mode:
                 module.training = mode
         with torch.no_grad():
             for module, name, buffer, values in buffers:
                 module._buffers[name] = buffer.copy_(values)
+
+
+def _evaluate(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> None:
+    """Walks through the network twice only where a module has its own way to change its mode."""
+    if all(getattr(module.train, "__func__", None) is nn.Module.train for module, _ in modes):
+        for module, training in modes:
+            if training:
+                module.training = False
+    else:
+        model.train().eval()
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[Any]:
@@ -199,7 +210,7 @@ def _uncompiled() -> contextlib.AbstractContextManager[Any]:
 
 def refuse_recurrent(model: nn.Module) -> None:
     """Raise RegrowError where a network holds a recurrent layer."""
-    for name, module in model.named_modules():
+    for name, module in modules_of(model):
         if isinstance(module, _RECURRENT):
             raise RegrowError(
                 f"{name or 'the network'} is a recurrent layer ({type(module).__name__}), whose "

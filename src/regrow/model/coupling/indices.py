@@ -9,14 +9,15 @@ example, are *fixed*, each with a reason.
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from regrow.model.coupling.classes import FIXED, PLAIN, PRODUCT, Classes, Dim, Store
-from regrow.model.coupling.merged import told_apart
+from regrow.model.coupling.classes import FIXED, PLAIN, PRODUCT, Classes, Dim
+from regrow.model.coupling.products import Products
 
 __all__ = ["TIED", "Classes", "Dim", "Indices"]
 
@@ -25,31 +26,34 @@ _MOST = 1 << 22  # indices of a merged dimension that are kept apart
 _DISAGREE = "split in two ways that do not agree"
 
 
-class Indices(Store):
+class Indices(Products):
     """Equations over classes, with products and fixed ones."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last = np.zeros(0, np.int64)  # by class, where it was met in the latest list
-        self._reasons: dict[int, str] = {}  # by root
         self._fixed: dict[str, int] = {}  # its inverse
-        self._factors: dict[int, tuple[int, ...]] = {}  # by root
-        self._products: dict[tuple[int, ...], int] = {}
         # What is known until the next change: by class, and by array, which is kept with it.
         self._leaves: dict[int, tuple[int, ...]] = {}
         self._going: dict[int, tuple[Classes, npt.NDArray[np.int64]]] = {}
+        self._merged: dict[tuple[Any, ...], Classes] = {}  # by the roots of what was merged
 
     def fix(self, dim: Dim, reason: str) -> None:
         """None of these indices can go."""
         if dim is None:
             return
         self._changes()
+        number = self._untouched(dim)
+        if number:
+            self._parent[dim[0] : dim[-1] + 1] = self._reason(reason)
+            self._touched[number] = True
+            return
         roots = self.roots(dim)
-        plain = self._kind[roots] == PLAIN
-        self._parent[roots[plain]] = self._reason(reason)
-        products = self._kind[roots] == PRODUCT
-        for one in np.unique(roots[products]) if products.any() else ():
-            self._fix(int(one), reason)
+        kinds = self._kind[roots]
+        self._point(roots[kinds == PLAIN], self._reason(reason))
+        if (kinds == PRODUCT).any():
+            for one in np.unique(roots[kinds == PRODUCT]).tolist():
+                self._fix(one, reason)
 
     def equate(self, a: Dim, b: Dim) -> Dim:
         """Indices of two dimensions of one length are the same; gives back their classes."""
@@ -65,15 +69,15 @@ class Indices(Store):
             return joined
         first, second = self.roots(a), self.roots(b)
         different = first != second
-        if not different.any():
-            return first
-        x, y = first[different], second[different]
-        x, y = self._spread(x, y)
-        if len(x) and (self._at_once(x, y) or self._products_at_once(x, y)):
-            return self.roots(first)
-        for one, other in zip(x.tolist(), y.tolist(), strict=True):
-            self._union(one, other)
-        return self.roots(first)
+        if different.any():
+            x, y = self._spread(first[different], second[different])
+            if not len(x) or not (self._at_once(x, y) or self._products_at_once(x, y)):
+                for one, other in zip(x.tolist(), y.tolist(), strict=True):
+                    self._union(one, other)
+            first = self.roots(first)
+        self._equal(a, first)
+        self._equal(b, first)
+        return first
 
     def merge(self, dims: Sequence[Dim], sizes: Sequence[int], reason: str) -> Dim:
         """The classes of several dimensions seen as one, in C order."""
@@ -81,20 +85,25 @@ class Indices(Store):
         for i, dim in enumerate(dims):
             if i not in live:
                 self.fix(dim, reason)
-        total = int(np.prod(sizes, dtype=np.int64))
+        total = math.prod(sizes)
         if not live:
             return None
         if total > _MOST:
             for i in live:
                 self.fix(dims[i], f"{reason} over {total} indices")
             return None
-        columns = []
-        for i in live:
-            shape = [1] * len(sizes)
-            shape[i] = sizes[i]
-            spread = np.broadcast_to(self.roots(_given(dims[i])).reshape(shape), sizes)
-            columns.append(spread.reshape(-1))
-        return columns[0] if len(columns) == 1 else self._multiply(columns)
+        if len(live) == 1 and total == sizes[live[0]]:
+            return dims[live[0]]
+        roots = [self.roots(_given(dims[i])) for i in live]
+        key = (*live, *sizes, *(each.tobytes() for each in roots))
+        if key not in self._merged:
+            columns = []
+            for i, each in zip(live, roots, strict=True):
+                shape = [1] * len(sizes)
+                shape[i] = sizes[i]
+                columns.append(np.broadcast_to(each.reshape(shape), sizes).reshape(-1))
+            self._merged[key] = columns[0] if len(columns) == 1 else self._multiply(columns)
+        return self.roots(self._merged[key])
 
     def split(self, dim: Dim, sizes: Sequence[int]) -> list[Dim]:
         """The classes of several dimensions into which one is cut, in C order."""
@@ -108,13 +117,13 @@ class Indices(Store):
         found = self._recover(columns, sizes) if columns is not None else None
         if found is not None:
             return found
-        parts = [self.fresh(size) if size > 1 else None for size in sizes]
+        parts: list[Dim] = [self.fresh(size) if size > 1 else None for size in sizes]
         self.equate(dim, self.merge(parts, sizes, TIED))
-        return [None if part is None else self.roots(part) for part in parts]
+        return parts
 
     def simple(self, dim: Classes) -> bool:
         """Whether no index is a product: each is fixed, or goes with its root alone."""
-        return not (self._kind[self.roots(dim)] == PRODUCT).any()
+        return not np.count_nonzero(self._kind[self.roots(dim)] == PRODUCT)
 
     def going(self, dim: Classes) -> npt.NDArray[np.int64]:
         """Rows of (class, index) for the classes that indices go with, in the order of indices."""
@@ -123,15 +132,6 @@ class Indices(Store):
         if known is None:
             known = self._going[id(dim)] = dim, self._rows(dim)
         return known[1]
-
-    def _rows(self, dim: Classes) -> npt.NDArray[np.int64]:
-        roots, places = self.roots(dim), np.arange(len(dim))
-        while ((kinds := self._kind[roots]) == PRODUCT).any():
-            rows = [self._factors.get(one, (one,)) for one in roots.tolist()]
-            places = np.repeat(places, np.fromiter(map(len, rows), np.int64, len(rows)))
-            roots = self.roots(np.fromiter(itertools.chain.from_iterable(rows), np.int64))
-        free = kinds == PLAIN
-        return np.stack([roots[free], places[free]], 1)
 
     def leaves(self, one: int) -> tuple[int, ...]:
         """The classes that an index goes with, in the order of dimensions; none if it is fixed."""
@@ -166,7 +166,8 @@ class Indices(Store):
         a, b = self._kind[x], self._kind[y]
         right, left = (a == FIXED) & (b == PLAIN), (a == PLAIN) & (b == FIXED)
         self._changes()
-        self._parent[y[right]], self._parent[x[left]] = x[right], y[left]
+        self._point(y[right], x[right])
+        self._point(x[left], y[left])
         rest = ~(right | left | ((a == FIXED) & (b == FIXED)))
         return self.roots(x[rest]), self.roots(y[rest])
 
@@ -187,8 +188,8 @@ class Indices(Store):
 
     def _unite(self, gone: Classes, into: Classes) -> None:
         """Different roots become others' equals."""
-        self._held[into[self._held[gone]]] = True
-        self._parent[gone] = into
+        self._hold(into[self._held[gone]])
+        self._point(gone, into)
 
     def _parts(self, products: Classes) -> Classes | None:
         """The plain classes that products are made of; None if anything is fixed."""
@@ -239,12 +240,12 @@ class Indices(Store):
             for factor in factors:
                 self._fix(factor, reason)
             return
-        self._parent[one] = self._reason(reason)
+        self._point(one, self._reason(reason))
 
     def _reason(self, reason: str) -> int:
         """The class of all that is fixed for a reason."""
         if reason not in self._fixed:
-            one = int(self.fresh(1)[0])
+            one = int(self._new(1)[0])
             self._fixed[reason], self._reasons[one], self._kind[one] = one, reason, FIXED
         return self._fixed[reason]
 
@@ -265,15 +266,13 @@ class Indices(Store):
         if a in self._factors and b not in self._factors:
             a, b = b, a
         if a not in self._factors:
-            self._parent[a] = b
-            self._held[b] |= self._held[a]
+            self._unite(np.array([a]), np.array([b]))
             return
         first, second = (
             [each for each in self._factors[one] if self.reason(each) is None] for one in (a, b)
         )
         del self._factors[b]
-        self._parent[b] = a
-        self._held[a] |= self._held[b]
+        self._unite(np.array([b]), np.array([a]))
         if len(first) != len(second):
             for factor in (*first, *second):
                 self._fix(factor, _DISAGREE)
@@ -296,41 +295,6 @@ class Indices(Store):
             self.root(factor) == one or self._holds(self.root(factor), one)
             for factor in self._factors.get(product, ())
         )
-
-    def _multiply(self, columns: Sequence[Classes]) -> Classes:
-        """Products, by row; a fixed factor changes nothing."""
-        rows = list(zip(*(column.tolist() for column in columns), strict=True))
-        if any((self._kind[column] == FIXED).any() for column in columns):
-            rows = [tuple(x for x in row if x not in self._reasons) or row[:1] for row in rows]
-        new = [row for row in dict.fromkeys(rows) if len(row) > 1 and row not in self._products]
-        if new:
-            made = self.fresh(len(new))
-            self._kind[made] = PRODUCT
-            for column in columns:
-                self._held[column] = True
-            self._products.update(zip(new, made.tolist(), strict=True))
-            self._factors.update(zip(made.tolist(), new, strict=True))
-        found = [self._products[row] if len(row) > 1 else row[0] for row in rows]
-        return self.roots(np.array(found, np.int64))
-
-    def _columns(self, dim: Classes) -> Classes | None:
-        """The factors of each index, if all have as many."""
-        if not (self._kind[dim] == PRODUCT).any():
-            return dim[:, None]
-        rows = [self._factors.get(one, (one,)) for one in dim.tolist()]
-        if len(set(map(len, rows))) > 1:
-            return None
-        return self.roots(np.array(rows, np.int64))
-
-    def _recover(self, columns: Classes, sizes: Sequence[int]) -> list[Dim] | None:
-        """The dimensions that were merged, if each factor depends on one of them alone."""
-        found = told_apart(columns, sizes)
-        if found is None:
-            return None
-        return [
-            None if not parts else parts[0] if len(parts) == 1 else self._multiply(parts)
-            for parts in found
-        ]
 
 
 def _given(dim: Dim) -> Classes:

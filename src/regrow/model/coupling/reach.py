@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
+from regrow.model.coupling.by_tensor import ByTensor
 from regrow.model.coupling.indices import Classes, Dim
 from regrow.model.coupling.tracer import Call, Rule, Tracer
 
@@ -35,7 +35,7 @@ class Reach:
     _seen: list[tuple[tuple[Dim, ...], tuple[int, ...]]] = field(default_factory=list)
     _nodes: list[_Node] = field(default_factory=list)
     _outputs: tuple[int, ...] = ()
-    _numbers: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
+    _numbers: ByTensor[int] = field(default_factory=ByTensor)
 
     def __call__(self, tracer: Tracer, call: Call, rule: Rule) -> None:
         above = self._known(tracer, call.tensors)
@@ -48,19 +48,21 @@ class Reach:
         """The run is over, and no equation is to come."""
         self._outputs = self._known(tracer, outputs)
         numbers: dict[bytes, int] = {}
+        known: dict[int, int] = {}  # by array; `_seen` holds them
         for dims, above in self._seen:
             found = []
             for dim in dims:
                 if dim is None:
                     continue
-                roots = tracer.indices.roots(dim)
-                key = roots.tobytes()
-                if key not in numbers:
-                    numbers[key] = len(self.dims)
-                    self.dims.append(roots)
-                found.append(numbers[key])
+                if id(dim) not in known:
+                    roots = tracer.indices.roots(dim)
+                    known[id(dim)] = numbers.setdefault(roots.tobytes(), len(self.dims))
+                    if len(numbers) > len(self.dims):
+                        self.dims.append(roots)
+                found.append(known[id(dim)])
             self._nodes.append(_Node(tuple(found), above))
         self._seen.clear()
+        self._numbers = ByTensor()
 
     def outputs_learn(self, empty: Sequence[bool]) -> bool:
         """Whether all outputs still depend on the example.
@@ -70,6 +72,28 @@ class Reach:
         """
         told = self._told(empty)
         return all(told[number] for number in self._outputs)
+
+    def needed(self, emptied: Sequence[int]) -> int:
+        """Which groups, each gone alone, some output would not depend on the example without.
+
+        Args:
+            emptied: of each of `dims`, the groups that hold all of its indices, as bits.
+
+        Returns:
+            the groups, as bits.
+        """
+        stopped: list[int] = []  # of each tensor, the groups without which it holds nothing
+        for node in self._nodes:
+            before = -1 if node.above else 0
+            for each in node.above:
+                before &= stopped[each]
+            for dim in node.dims:
+                before |= emptied[dim]
+            stopped.append(before)
+        found = 0
+        for number in self._outputs:
+            found |= stopped[number]
+        return found
 
     def live(self, empty: Sequence[bool]) -> set[int]:
         """Numbers of the dimensions of tensors on some way from the example to an output."""
@@ -88,9 +112,12 @@ class Reach:
         }
 
     def _told(self, empty: Sequence[bool]) -> list[bool]:
+        gone = {dim for dim, each in enumerate(empty) if each}
+        if not gone:
+            return [True] * len(self._nodes)
         found: list[bool] = []
         for node in self._nodes:
-            holds = not any(empty[dim] for dim in node.dims)
+            holds = gone.isdisjoint(node.dims)
             found.append(holds and (not node.above or any(found[each] for each in node.above)))
         return found
 
@@ -98,12 +125,13 @@ class Reach:
         """Numbers of those computed from the example, which is numbered when it is met."""
         found = []
         for tensor in tensors:
-            if tensor not in self._numbers:
+            number = self._numbers.get(tensor)
+            if number is None:
                 value = tracer.value(tensor)
                 if not value.given:
                     continue
-                self._numbers[tensor] = self._add(value.dims, ())
-            found.append(self._numbers[tensor])
+                number = self._numbers[tensor] = self._add(value.dims, ())
+            found.append(number)
         return tuple(dict.fromkeys(found))
 
     def _add(self, dims: tuple[Dim, ...], above: tuple[int, ...]) -> int:

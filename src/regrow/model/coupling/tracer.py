@@ -8,20 +8,20 @@ import math
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from regrow.core.errors import RegrowError
+from regrow.model.coupling.by_tensor import ByTensor
 from regrow.model.coupling.indices import Dim, Indices
+from regrow.model.walk import modules_of, named_tensors
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """What is known of a tensor.
 
     Attributes:
@@ -38,7 +38,7 @@ class Value:
     data: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """One operation as it was called.
 
@@ -47,26 +47,25 @@ class Call:
         arguments: by the names of its schema, defaults filled in.
         outputs: its tensors.
         shape: of its first tensor before it ran, which operations in place may change.
+        tensors: all among the arguments.
     """
 
     name: str
     arguments: Mapping[str, Any]
     outputs: Sequence[Tensor]
     shape: tuple[int, ...] = ()
+    tensors: list[Tensor] = field(init=False)
 
-    def __getitem__(self, name: str) -> Any:
-        return self.arguments[name]
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """All among the arguments."""
-        found: list[Tensor] = []
+    def __post_init__(self) -> None:
+        self.tensors = found = []
         for each in self.arguments.values():
             if isinstance(each, Tensor):
                 found.append(each)
             elif isinstance(each, (list, tuple)):
                 found += [part for part in each if isinstance(part, Tensor)]
-        return found
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class Tracer:
     turned: set[str] = field(default_factory=set)
     tied: dict[str, str] = field(default_factory=dict)
     norms: dict[str, Dim] = field(default_factory=dict)
-    _values: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
+    _values: ByTensor[Value] = field(default_factory=ByTensor)
     _names: dict[int, str] = field(default_factory=dict)
     _state: dict[int, Value] = field(default_factory=dict)
     _stack: list[str] = field(default_factory=list)
@@ -188,15 +187,17 @@ class Tracer:
 
     def add_state(self, model: nn.Module) -> None:
         """Give every parameter and buffer classes of its own; tied ones have the same."""
-        parameters = model.named_parameters(remove_duplicate=False)
-        buffers = model.named_buffers(remove_duplicate=False)
-        for name, tensor in (*parameters, *buffers):
+        tensors = named_tensors(model)
+        unlike = {id(tensor): tensor for tensor in tensors.values()}
+        sizes = [size for tensor in unlike.values() for size in tensor.shape if size > 1]
+        fresh = iter(self.indices.fresh_each(sizes))
+        for name, tensor in tensors.items():
             known = self._names.get(id(tensor))
             if known is not None:
                 self.parameters[name], self.tied[name] = self.parameters[known], known
                 continue
             self._names[id(tensor)] = name
-            dims = tuple(self.indices.fresh(size) if size > 1 else None for size in tensor.shape)
+            dims = tuple([next(fresh) if size > 1 else None for size in tensor.shape])
             self.parameters[name] = dims
             trained = isinstance(tensor, nn.Parameter)
             self._state[id(tensor)] = Value(dims, zero=trained)
@@ -218,7 +219,7 @@ class Tracer:
     @contextlib.contextmanager
     def following(self, model: nn.Module) -> Iterator[None]:
         """Keep track of the module that runs."""
-        paths = {module: path for path, module in model.named_modules()}
+        paths = {module: path for path, module in modules_of(model)}
 
         def enter(module: nn.Module, _: Any) -> None:
             self._stack.append(paths.get(module, self.module))
@@ -272,7 +273,7 @@ class Watch(TorchDispatchMode):
         shape = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else ()
         out = func(*args, **kwargs)
         outputs = tensors_of(out)
-        if outputs:
+        if outputs and (name != "aten.empty" or outputs[0].numel()):
             bound = {**arguments, **dict(zip(arguments, args, strict=False)), **kwargs}
             call = Call(name, bound, outputs, shape)
             rule = self.rules.get(name)
@@ -312,6 +313,8 @@ def tensors_of(outputs: Any) -> list[Tensor]:
     """Those in any nest of tuples, lists, dictionaries and plain objects."""
     if isinstance(outputs, Tensor):
         return [outputs]
+    if type(outputs) is tuple and all(isinstance(each, Tensor) for each in outputs):
+        return list(outputs)
     found: list[Tensor] = []
     for each in tree_flatten(outputs)[0]:
         if isinstance(each, Tensor):

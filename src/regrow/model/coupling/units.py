@@ -66,7 +66,8 @@ def units_of(tracer: Tracer, names: set[str]) -> tuple[Group, ...]:
         units, first = len(stacked), stacked[0, :, 1]
         at: dict[int, torch.Tensor] = {}
         for number in dict.fromkeys(first.tolist()):
-            indices = torch.from_numpy(stacked[:, first == number, 2].copy())
+            whole = stacked[:, :, 2] if stacked.shape[1] == 1 else stacked[:, first == number, 2]
+            indices = torch.from_numpy(whole.copy())
             at.update(dict.fromkeys(wholes[number].places, indices))
         where = [places[i] for i in sorted(at)]
         if not any(name in names for name, _ in where):
@@ -99,10 +100,11 @@ def _alike(going: list[np.ndarray], count: int) -> Iterator[np.ndarray]:
     times = np.bincount(np.concatenate(every), minlength=count)
     rest = [np.empty((0, 3), np.int64)]
     for number, pairs in enumerate(going):
-        rows = np.stack([pairs[:, 0], np.full(len(pairs), number), pairs[:, 1]], 1)
-        if not len(rows):
+        if not len(pairs):
             continue
-        if (times[pairs[:, 0]] == 1).all():
+        rows = np.full((len(pairs), 3), number)
+        rows[:, ::2] = pairs
+        if not np.count_nonzero(times[pairs[:, 0]] != 1):
             yield rows[np.argsort(pairs[:, 0]), None]
         else:
             rest.append(rows)

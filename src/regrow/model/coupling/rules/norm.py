@@ -36,10 +36,9 @@ def batch_norm(tracer: Tracer, call: Call) -> None:
     zero = like[1].zero if affine else value.zero and own
     dims = [value.dims[0], dim, *value.dims[2:]]
     tracer.give(call.outputs[0], dims, like=like, zero=zero)
-    for out in call.outputs[1:]:
-        tracer.give(
-            out, [dim if out.dim() == 1 and len(out) else None] * out.dim(), like=like, zero=False
-        )
+    for out in call.outputs[1:]:  # what the backward pass needs; in evaluation mode nothing
+        if out.numel():
+            tracer.give(out, [dim if out.dim() == 1 else None] * out.dim(), like=like, zero=False)
 
 
 @rule("native_layer_norm", "layer_norm", "rms_norm", "_fused_rms_norm")
