@@ -66,9 +66,9 @@ def measure(settings: Settings, only: str) -> dict[str, Any]:
             path = Path(folder) / "network.regrow"
             pack(model, path, example=torch.zeros(1, 3, 32, 32))
             print(name, flush=True)
-            results[name] = asdict(time_network(path, settings))
-    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    return {"date": date, "settings": asdict(settings), "networks": results}
+            date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+            results[name] = {"date": date, **asdict(time_network(path, settings))}
+    return {"settings": asdict(settings), "networks": results}
 
 
 def cells(timing: dict[str, Any]) -> Iterator[tuple[tuple[int, int], dict[tuple[str, str], float]]]:
@@ -128,7 +128,8 @@ def page(record: dict[str, Any]) -> Iterable[str]:
         for row in timing["skipped"]
     }
     load = max(timing["load"] or 0 for timing in record["networks"].values())
-    yield f"{first['cpu']}, {first['isa']}, {record['date']}; {versions}."
+    dates = " and ".join(sorted({timing["date"] for timing in record["networks"].values()}))
+    yield f"{first['cpu']}, {first['isa']}, {dates}; {versions}."
     yield f"Milliseconds a call, medians of interleaved calls; load average before: {load:.1f}."
     for reason in sorted(skipped):
         yield f"Left out: {reason}."
@@ -146,16 +147,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each engine in each cell")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--only", default="", metavar="TEXT", help="only networks so named: a try")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only networks so named")
+    parser.add_argument("--try", dest="attempt", action="store_true", help="print, and keep nothing")
     options = parser.parse_args()
     if not options.table:
         settings = Settings(
             tuple(options.batch), tuple(options.threads), ENGINES, options.seconds, layers=True
         )
         record = measure(settings, options.only)
-        if options.only:
+        if options.attempt:
             print("\n".join(page(record)))
             return
+        if options.only:
+            record["networks"] = json.loads(RECORD.read_text())["networks"] | record["networks"]
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
     record = json.loads(RECORD.read_text())
     replace(ROOT / "docs" / "results.md", "speed", "\n".join(page(record)))
