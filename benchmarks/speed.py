@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--only", default="", metavar="TEXT", help="only networks so named")
-    parser.add_argument("--try", dest="attempt", action="store_true", help="print, and keep nothing")
+    parser.add_argument("--try", dest="attempt", action="store_true", help="keep nothing")
     options = parser.parse_args()
     if not options.table:
         settings = Settings(
