@@ -38,8 +38,7 @@ Conv::Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, 
     // How many outputs read a place of the kernel in an input channel.
     const double readers = kept / static_cast<double>(s.channels * s.kernel[0] * s.kernel[1]);
     const double many = out.row() % 8 == 0 ? kManyOfHalves : kManyReaders;
-    window_.emplace(s, in, out, widest_ * 16, readers < many,
-                    kernels.copy_picked != nullptr);
+    window_.emplace(s, in, out, widest_ * 16, readers < many, kernels.copy_picked != nullptr);
   }
   // Offsets are 32 bits wide.
   const auto limit = static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max());

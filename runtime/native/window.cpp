@@ -81,23 +81,21 @@ void Window::add_indices(const Kind& kind, std::size_t pixels) {
 void Window::add_picks() {
   for (std::size_t first = 0; first < indices_.size(); first += 16) {
     Pick pick{};
-    std::size_t found = 0;
+    unsigned left = 0;  // a bit for each pixel of the image
+    for (std::size_t i = 0; i < 16; ++i) left |= (indices_[first + i] >= 0 ? 1u : 0u) << i;
     for (std::size_t place = 0; place < 2; ++place) {
       for (std::size_t i = 0; i < 16; ++i) {
+        if (!(left >> i & 1)) continue;
         const std::int32_t at = indices_[first + i];
-        if (at < 0 || ((pick.lanes[0] | pick.lanes[1]) >> i & 1)) continue;
         if (!pick.lanes[place]) pick.from[place] = at;
         const std::int32_t number = at - pick.from[place];
         if (number < 0 || number >= 32) continue;
         pick.lanes[place] = static_cast<std::uint16_t>(pick.lanes[place] | 1u << i);
         pick.numbers[i] = static_cast<std::uint8_t>(number);
-        ++found;
+        left &= ~(1u << i);
       }
     }
-    const auto all = std::count_if(indices_.begin() + static_cast<std::ptrdiff_t>(first),
-                                   indices_.begin() + static_cast<std::ptrdiff_t>(first + 16),
-                                   [](std::int32_t at) { return at >= 0; });
-    if (found < static_cast<std::size_t>(all)) {
+    if (left) {
       picks_.clear();
       return;
     }
