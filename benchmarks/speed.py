@@ -154,12 +154,17 @@ def main() -> None:
         settings = Settings(
             tuple(options.batch), tuple(options.threads), ENGINES, options.seconds, layers=True
         )
+        before: dict[str, Any] = {}
+        if options.only and not options.attempt:
+            old = json.loads(RECORD.read_text())
+            if old["settings"] != json.loads(json.dumps(asdict(settings))):
+                parser.error(f"the record is of {old['settings']}: take those, or --try.")
+            before = old["networks"]
         record = measure(settings, options.only)
         if options.attempt:
             print("\n".join(page(record)))
             return
-        if options.only:
-            record["networks"] = json.loads(RECORD.read_text())["networks"] | record["networks"]
+        record["networks"] = before | record["networks"]
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
     record = json.loads(RECORD.read_text())
     replace(ROOT / "docs" / "results.md", "speed", "\n".join(page(record)))
