@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 namespace regrow {
 
@@ -11,7 +12,7 @@ namespace {
 
 // A tile's pixels of all channels of a panel stay in the first cache, beside a stream of entries,
 // or else in the second.
-constexpr std::size_t kFirstCache = 10 * 1024, kSecondCache = 64 * 1024;  // floats
+constexpr std::size_t kFirstCache = 8 * 1024, kSecondCache = 64 * 1024;  // floats
 // Sums are stored and loaded again between panels, which a few entries of an output do not pay for.
 constexpr double kLeastEntries = 12, kLeastNarrow = 8;
 // So many reads that begin with a vector pay for a piece of the window of their own; more where those
@@ -212,13 +213,11 @@ std::vector<std::int32_t> Conv::offsets(const ConvWeights& given, std::size_t gr
   return found;
 }
 
-void Conv::Panel::add(Kind kind, std::size_t channels, std::size_t outputs, std::size_t begin,
-                      std::size_t count) {
+void Conv::Panel::add(Kind kind, std::size_t channels, const Strip& strip) {
   if (strips.empty() || strips.back().kind != kind || strips.back().channels != channels) {
     strips.push_back({kind, channels, {}});
   }
-  strips.back().each.push_back({static_cast<std::uint32_t>(outputs), static_cast<std::uint32_t>(begin),
-                                static_cast<std::uint32_t>(count)});
+  strips.back().each.push_back(strip);
 }
 
 Conv::Panel Conv::panel(const ConvWeights& given, std::size_t group, Span inputs, Span outputs) {
@@ -226,8 +225,7 @@ Conv::Panel Conv::panel(const ConvWeights& given, std::size_t group, Span inputs
   const std::size_t inner = s.kernel[0] * s.kernel[1], width = s.channels / s.groups;
   Panel made{inputs.begin == 0, inputs.end == width, {}, {}};
   const std::vector<std::int32_t> at = offsets(given, group, inputs, outputs, made);
-  // Outputs of about as many entries take turns.
-  std::vector<std::pair<std::size_t, std::uint32_t>> singles;
+  std::vector<Reader> singles;
   for (std::size_t o = outputs.begin; o < outputs.end; ++o) {
     if (block_[o]) {
       add_block(given, static_cast<std::uint32_t>(o), inputs, at, made);
@@ -235,43 +233,53 @@ Conv::Panel Conv::panel(const ConvWeights& given, std::size_t group, Span inputs
       continue;
     }
     const float* weights = given.weights.data() + (o * width + inputs.begin) * inner;
-    const std::size_t kept = nonzeros(weights, at.size());
-    if (kept || made.opens || made.closes) singles.emplace_back(kept, o);
+    Reader reader(static_cast<std::uint32_t>(o), at.size());
+    for (std::size_t i = 0; i < at.size(); ++i) {
+      if (weights[i] != 0) reader.add(i);
+    }
+    if (reader.kept || made.opens || made.closes) singles.push_back(std::move(reader));
   }
-  std::sort(singles.begin(), singles.end());
-  for (auto first = singles.begin(); first < singles.end();) {
+  singles = pair_up(std::move(singles), widest_);
+  for (std::size_t first = 0; first < singles.size();) {
     std::size_t channels = kTogether;
-    while (channels > 1 && (channels * widest_ > kernels_.sums ||
-                            channels > static_cast<std::size_t>(singles.end() - first))) {
+    while (channels > 1 &&
+           (channels * widest_ > kernels_.sums || channels > singles.size() - first)) {
       channels /= 2;
     }
-    std::vector<std::uint32_t> together;
-    for (std::size_t i = 0; i < channels; ++i) together.push_back((first++)->second);
-    add_singles(given, together, inputs, at, made);
+    add_singles(given, singles.data() + first, channels, inputs, at, made);
+    first += channels;
   }
   return made;
 }
 
-void Conv::add_singles(const ConvWeights& given, const std::vector<std::uint32_t>& outputs,
+void Conv::add_singles(const ConvWeights& given, const Reader* readers, std::size_t channels,
                        Span inputs, const std::vector<std::int32_t>& at, Panel& panel) {
   const std::size_t inner = shape_.kernel[0] * shape_.kernel[1];
   const std::size_t width = shape_.channels / shape_.groups;
-  std::vector<std::vector<Entry>> each;
-  std::size_t count = 0;
-  for (const std::uint32_t output : outputs) {
-    const float* weights = given.weights.data() + (output * width + inputs.begin) * inner;
-    each.emplace_back();
-    for (std::size_t i = 0; i < at.size(); ++i) {
-      if (weights[i] != 0) each.back().push_back({at[i], weights[i]});
-    }
-    count = std::max(count, each.back().size());
+  // So much of what pairs share comes first, as they all do.
+  std::size_t common = channels > 1 ? at.size() : 0, count = 0;
+  for (std::size_t c = 0; c + 1 < channels; c += 2) {
+    common = std::min(common, shared(readers[c], readers[c + 1]));
   }
-  const std::size_t channels = outputs.size();
+  std::vector<std::vector<Entry>> each(channels);
+  for (std::size_t c = 0; c < channels; ++c) {
+    const float* weights = given.weights.data() + (readers[c].output * width + inputs.begin) * inner;
+    std::vector<Entry> rest;
+    for (std::size_t i = 0; i < at.size(); ++i) {
+      if (!readers[c].has(i)) continue;
+      const bool both = each[c].size() < common && readers[c ^ 1].has(i);
+      (both ? each[c] : rest).push_back({at[i], weights[i]});
+    }
+    each[c].insert(each[c].end(), rest.begin(), rest.end());
+    count = std::max(count, each[c].size());
+  }
   const bool near = window_ && widest_ <= kNarrow && channels > 1 &&
                     *std::max_element(at.begin(), at.end()) <= std::numeric_limits<std::uint16_t>::max();
-  panel.add(near ? Kind::kNear : Kind::kFar, channels, outputs_.size(),
-            near ? near_.size() : entries_.size(), count);
-  outputs_.insert(outputs_.end(), outputs.begin(), outputs.end());
+  panel.add(near ? Kind::kNear : Kind::kFar, channels,
+            {static_cast<std::uint32_t>(outputs_.size()),
+             static_cast<std::uint32_t>(near ? near_.size() : entries_.size()),
+             static_cast<std::uint32_t>(common), static_cast<std::uint32_t>(count - common)});
+  for (std::size_t c = 0; c < channels; ++c) outputs_.push_back(readers[c].output);
   for (std::size_t i = 0; i < count; ++i) {
     std::vector<Entry> turn;
     for (const std::vector<Entry>& entries : each) {
@@ -303,7 +311,9 @@ void Conv::add_block(const ConvWeights& given, std::uint32_t output, Span inputs
     for (std::size_t k = 0; k < kBlock; ++k) any |= (entry.values[k] = weights[k * fan + i]) != 0;
     if (any) block_entries_.push_back(entry);
   }
-  panel.add(Kind::kBlock, kBlock, outputs_.size(), begin, block_entries_.size() - begin);
+  panel.add(Kind::kBlock, kBlock,
+            {static_cast<std::uint32_t>(outputs_.size()), static_cast<std::uint32_t>(begin), 0,
+             static_cast<std::uint32_t>(block_entries_.size() - begin)});
   outputs_.push_back(output);
 }
 

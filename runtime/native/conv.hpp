@@ -9,6 +9,7 @@
 #include "convolution.hpp"
 #include "geometry.hpp"
 #include "kernels.hpp"
+#include "pairs.hpp"
 #include "window.hpp"
 
 namespace regrow {
@@ -44,8 +45,7 @@ class Conv : public Convolution {
   struct Panel {
     bool opens, closes;  // it is the first, the last of its outputs
     std::vector<Strips> strips;
-    void add(Kind kind, std::size_t channels, std::size_t outputs, std::size_t begin,
-             std::size_t count);
+    void add(Kind kind, std::size_t channels, const Strip& strip);
     std::vector<Piece> pieces;  // of the window
   };
   struct Span {
@@ -63,7 +63,8 @@ class Conv : public Convolution {
   Panel panel(const ConvWeights& weights, std::size_t group, Span inputs, Span outputs);
   std::vector<std::int32_t> offsets(const ConvWeights& weights, std::size_t group, Span inputs,
                                     Span outputs, Panel& panel);
-  void add_singles(const ConvWeights& weights, const std::vector<std::uint32_t>& outputs,
+  // Of so many outputs, which take turns.
+  void add_singles(const ConvWeights& weights, const Reader* readers, std::size_t channels,
                    Span inputs, const std::vector<std::int32_t>& at, Panel& panel);
   void add_block(const ConvWeights& weights, std::uint32_t output, Span inputs,
                  const std::vector<std::int32_t>& at, Panel& panel);

@@ -64,10 +64,10 @@ inline float all_bits() {
   return mask;
 }
 
-// Outputs that are computed at once: the first of them in a list, where their entries begin, and how
-// many each has.
+// Outputs that are computed at once: the first of them in a list, where their entries begin, how many of
+// each come first that read the same as those of the other of a pair, and how many there are besides.
 struct Strip {
-  std::uint32_t outputs, begin, count;
+  std::uint32_t outputs, begin, shared, count;
 };
 
 // What happens to a sum before it is stored.

@@ -62,7 +62,7 @@ struct NearTurns {
 };
 
 template <std::size_t Channels, std::size_t Rows, std::size_t N, typename Entries>
-REGROW_INLINE void run_strip(std::size_t stride, const float* in, Entries entries, std::size_t count,
+REGROW_INLINE void run_strip(std::size_t stride, const float* in, Entries entries, const Strip& strip,
                              const std::uint32_t* outputs, std::size_t plane, const float* bias,
                              bool first, bool last, const Finish& finish, float* out) {
   Vec sums[Channels][Rows][N];
@@ -87,7 +87,24 @@ REGROW_UNROLL
       for (std::size_t t = 0; t < N; ++t) prefetch_to_write(next + r * stride + t * kVec);
     }
   }
-  for (; count > 0; --count, entries.next()) {
+  // Loads are what the multiply-adds wait for: two outputs share those they can (pairs.hpp).
+  for (std::size_t left = Channels > 1 ? strip.shared : 0; left > 0; --left, entries.next()) {
+REGROW_UNROLL
+    for (std::size_t c = 0; c + 1 < Channels; c += 2) {
+      const float* from = settled(in + entries.offset(c));
+      const float one = entries.value(c), other = entries.value(c + 1);
+REGROW_UNROLL
+      for (std::size_t r = 0; r < Rows; ++r) {
+REGROW_UNROLL
+        for (std::size_t t = 0; t < N; ++t) {
+          const Vec pixels = held(load(from + r * stride + t * kVec));
+          sums[c][r][t] += one * pixels;
+          sums[c + 1][r][t] += other * pixels;
+        }
+      }
+    }
+  }
+  for (std::size_t left = strip.count; left > 0; --left, entries.next()) {
 REGROW_UNROLL
     for (std::size_t c = 0; c < Channels; ++c) {
       const float* from = settled(in + entries.offset(c));
@@ -122,7 +139,7 @@ void run_tile(std::size_t stride, const float* in, const typename Entries::Unit*
               std::size_t plane, const float* bias, bool first, bool last, const Finish& finish,
               float* out) {
   for (const Strip* const end = strips + strip_count; strips < end; ++strips) {
-    run_strip<Channels, Rows, N>(stride, in, Entries(entries + strips->begin), strips->count,
+    run_strip<Channels, Rows, N>(stride, in, Entries(entries + strips->begin), *strips,
                                  outputs + strips->outputs, plane, bias, first, last, finish, out);
   }
 }
@@ -245,76 +262,7 @@ void run_block(std::size_t vectors, const float* in, const BlockEntry* entries, 
                 first, last, finish, out, stride);
 }
 
-template <std::size_t Vectors>
-void copy_masked_of(const Piece* pieces, std::size_t count, std::size_t given, const float* in,
-                    const float* masks, float* to) {
-  const std::size_t vectors = Vectors ? Vectors : given;
-  for (const Piece* const end = pieces + count; pieces < end; ++pieces) {
-    const float* from = in + pieces->from;
-    const float* mask = masks + pieces->what;
-    for (std::size_t i = 0; i < vectors * 16; i += kVec) {
-      store(to + pieces->to + i, masked(load(from + i), mask + i));
-    }
-  }
-}
-
-void copy_masked(const Piece* pieces, std::size_t count, std::size_t vectors, const float* in,
-                 const float* masks, float* to) {
-  const auto copy = vectors == 1 ? &copy_masked_of<1>
-                    : vectors == 4 ? &copy_masked_of<4>
-                                   : &copy_masked_of<0>;
-  copy(pieces, count, vectors, in, masks, to);
-}
-
-// Calls `go` with the number of lanes, known to the compiler.
-template <typename Go>
-void with_lanes(std::size_t lanes, Go go) {
-  switch (lanes) {
-    case 1: return go(std::integral_constant<std::size_t, 1>{});
-    case 2: return go(std::integral_constant<std::size_t, 2>{});
-    case 4: return go(std::integral_constant<std::size_t, 4>{});
-    case 8: return go(std::integral_constant<std::size_t, 8>{});
-    default: return go(std::integral_constant<std::size_t, 16>{});
-  }
-}
-
-void copy_gathered(const Piece* pieces, std::size_t count, std::size_t pixels, std::size_t lanes,
-                   const float* in, const std::int32_t* indices, float* to) {
-  with_lanes(lanes, [&](auto known) {
-    constexpr std::size_t kLanes = decltype(known)::value;
-    for (const Piece* piece = pieces; piece < pieces + count; ++piece) {
-      const float* from = in + piece->from;
-      const std::int32_t* index = indices + piece->what;
-      float* out = to + piece->to;
-      if constexpr (kLanes == 1 && kGathers) {
-        for (std::size_t p = 0; p < pixels; p += kVec) store(out + p, gather(from, index + p));
-        continue;
-      }
-      for (std::size_t p = 0; p < pixels; ++p, out += kLanes) {
-        if (index[p] < 0) {
-          std::memset(out, 0, kLanes * sizeof(float));
-        } else {
-          std::memcpy(out, from + index[p], kLanes * sizeof(float));
-        }
-      }
-    }
-  });
-}
-
-void copy_picked(const Piece* pieces, std::size_t count, std::size_t vectors, const float* in,
-                 const Pick* picks, float* to) {
-  for (const Piece* piece = pieces; piece < pieces + count; ++piece) {
-    const float* from = in + piece->from;
-    const Pick* pick_of = picks + piece->what;
-    for (std::size_t v = 0; v < vectors; ++v, ++pick_of) {
-      Vec found = pick(from + pick_of->from[0], pick_of->numbers, pick_of->lanes[0]);
-      if (pick_of->lanes[1]) {
-        found = either(found, pick(from + pick_of->from[1], pick_of->numbers, pick_of->lanes[1]));
-      }
-      store(to + piece->to + v * 16, found);
-    }
-  }
-}
+#include "copy.inl"
 
 #include "halve.inl"
 

@@ -39,6 +39,13 @@ REGROW_INLINE void prefetch_to_write(const float* at) { __builtin_prefetch(at, 1
 REGROW_INLINE Vec load(const float* from) {
   return *reinterpret_cast<const VecUnaligned*>(from);
 }
+// A register that is loaded once: compilers would rather load again in each instruction that reads it.
+REGROW_INLINE Vec held(Vec v) {
+#if defined(__AVX2__)
+  asm("" : "+v"(v));
+#endif
+  return v;
+}
 REGROW_INLINE void store(float* to, Vec v) { *reinterpret_cast<VecUnaligned*>(to) = v; }
 REGROW_INLINE Vec all(float x) { return Vec{} + x; }
 // NaN stays NaN.
@@ -115,6 +122,7 @@ inline const float* settled(const float* at) { return at; }
 inline void prefetch(const void*) {}
 inline void prefetch_to_write(const float*) {}
 inline Vec load(const float* from) { REGROW_LANES(from[i]); }
+inline Vec held(Vec v) { return v; }
 inline void store(float* to, Vec v) { std::memcpy(to, v.lane, sizeof v.lane); }
 inline Vec all(float x) { REGROW_LANES(x); }
 inline Vec operator+(Vec a, Vec b) { REGROW_LANES(a.lane[i] + b.lane[i]); }

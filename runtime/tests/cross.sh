@@ -7,7 +7,7 @@ emulator=${2:-qemu-aarch64-static}
 cd "$(dirname "$0")/../native"
 program=$(mktemp)
 trap 'rm -f "$program"' EXIT
-sources=(../tests/convolutions.cpp convolution.cpp conv.cpp conv_compute.cpp window.cpp winograd.cpp across.cpp kernels.cpp kernels_portable.cpp)
+sources=(../tests/convolutions.cpp convolution.cpp conv.cpp pairs.cpp conv_compute.cpp window.cpp winograd.cpp across.cpp kernels.cpp kernels_portable.cpp)
 case $("$compiler" -dumpmachine) in
   aarch64* | arm64*) sources+=(kernels_neon.cpp) ;;
 esac

@@ -66,7 +66,7 @@ def arrays(draw: st.DrawFn) -> Array:
     scales, origin, levels = None, dtype, None
     if dtype == "int8" and shape and draw(st.booleans()):
         top = draw(st.integers(1, 127))
-        bits = (bits.view(np.int8) % (top + 1)).astype(np.uint8)
+        bits = (bits.view(np.int8).astype(np.int16) % (top + 1)).astype(np.uint8)
         bits[::2] = -bits[::2]
         levels = np.cumsum(rng.random(top, np.float32) + np.float32(1e-3), dtype=np.float32)
         origin = draw(st.sampled_from(FLOATS))
