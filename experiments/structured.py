@@ -1,11 +1,12 @@
 """Networks of half the multiply-adds: cut, cut further and grown back, or built so small.
 
-    REGROW_DATA=FOLDER python experiments/structured.py [--task digits]
+    REGROW_DATA=FOLDER python experiments/structured.py [--task digits | --task cifar10_small]
 
 Every arm of a seed ends at the same multiply-adds (half of the dense network's; of the digits CNN,
 a tenth) and gets the same epochs in all, those of its dense network included:
 
 - `norm`, `taylor`, `random`: the dense network, trained, cut by that criterion, trained on;
+- `whole`: cut by norm too, but groups leave whole, the insides of residual branches;
 - `bidirectional`: cut by norm to half of that, trained, grown back by summed Taylor scores of the
   dense network, trained on;
 - `small`: a network of the family with the width that has as many multiply-adds, from scratch.
@@ -35,7 +36,7 @@ from regrow.bench.environment import environment
 from regrow.bench.job import Job
 from regrow.bench.state import StateFile, identity
 from regrow.bench.statistics import paired_difference
-from regrow.bench.tasks import Task, checked_splits, cifar10, digits
+from regrow.bench.tasks import Task, checked_splits, cifar10, cifar10_small, digits
 from regrow.bench.trainer import Trainer
 from regrow.core.rng import generator
 
@@ -62,9 +63,10 @@ class Setting:
 
 SETTINGS = {
     "cifar10": Setting(cifar10(), "resnet20", 12, 8, 0.1, 0.5, 0.75),
+    "cifar10_small": Setting(cifar10_small(), "resnet20", 20, 10, 0.1, 0.5, 0.75),
     "digits": Setting(digits(), "digits_cnn", 30, 20, 0.05, 0.9, 0.95),
 }
-ARMS = ("norm", "taylor", "small", "random", "bidirectional")
+ARMS = ("norm", "whole", "taylor", "small", "random", "bidirectional")
 
 
 class Seed:
@@ -131,11 +133,9 @@ class Seed:
             shrunk = regrow.grow(shrunk, dense, self.example, keep, groups=groups)
             _, result = self.tuned(arm, shrunk.model, self.setting.after - half)
         else:
-            keep = choose(
-                self.setting.sparsity,
-                criterion=taylor if arm == "taylor" else arm,
-                seed=self.seed,
-            )
+            whole = arm == "whole"
+            criterion = taylor if arm == "taylor" else "norm" if whole else arm
+            keep = choose(self.setting.sparsity, criterion=criterion, seed=self.seed, whole=whole)
             shrunk = regrow.shrink(dense, self.example, keep, groups=groups)
             _, result = self.tuned(arm, shrunk.model, self.setting.after)
         return {**result, "macs": groups.macs(keep), "macs_dense": groups.macs()}

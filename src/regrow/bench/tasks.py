@@ -200,11 +200,15 @@ def fashion_mnist() -> Task:
 
 
 def cifar10_small() -> Task:
-    """A tenth of CIFAR-10, 500 training images of each class, with a small CNN: for quick looks."""
+    """A tenth of CIFAR-10, 500 training images of each class, with a small CNN or ResNet-20: for quick
+    looks."""
     training = Training(
         dense_epochs=30, fine_tune_epochs=20, batch_size=64, lr=0.1, fine_tune_lr=0.05, threads=1
     )
-    nets: dict[str, MakeModel] = {"small_cnn": lambda g: models.small_cnn(generator=g)}
+    nets: dict[str, MakeModel] = {
+        "small_cnn": lambda g: models.small_cnn(generator=g),
+        "resnet20": lambda g: models.resnet20(10, generator=g),
+    }
     return Task("cifar10_small", partial(load, "cifar10_small"), nets, training, _crop_and_flip)
 
 
