@@ -50,7 +50,7 @@ Across::Across(const ConvWeights& given, const Geometry& in, const Geometry& out
 }
 
 void Across::compute(const float* in, float*, const float* residual, float* out,
-                     std::size_t share) const {
+                     std::size_t share, std::size_t) const {
   alignas(64) float sums[kMostAcross * kMostAcross * kAcross];
   const std::size_t fan = shape_.channels * kPlaces;
   const std::size_t begin = blocks() * share / share_count_, end = blocks() * (share + 1) / share_count_;

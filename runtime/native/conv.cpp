@@ -34,6 +34,7 @@ Conv::Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, 
       direct_(direct(shape_, in, out)), bias_(weights.bias) {
   const ConvShape& s = shape_;
   choose_tiles();
+  stripes_ = {0, places_.size()};
   const auto kept = static_cast<double>(nonzeros(weights.weights.data(), weights.weights.size()));
   if (!direct_) {
     // How many outputs read a place of the kernel in an input channel.
@@ -105,6 +106,29 @@ void Conv::choose_tiles() {
   for (const Place& place : places_) {
     widest_ = std::max(widest_, place.tile.rows * place.tile.vectors);
   }
+}
+
+// A place belongs to the stripe where it begins, and may reach into rows of the next.
+std::optional<std::size_t> Conv::below() const {
+  if (!direct_ || parts_ > 1) return std::nullopt;
+  std::size_t more = 0;
+  for (const Place& place : places_) {
+    more = std::max(more, (place.end() - 1) / out_.row() - place.begin / out_.row());
+  }
+  const std::size_t reach = (shape_.kernel[0] - 1) * shape_.dilation[0];
+  return more + reach - std::min(reach, shape_.padding[0]);
+}
+
+void Conv::cut(const std::vector<std::size_t>& rows) {
+  const auto stripe = [&](const Place& place) {
+    const auto found = std::upper_bound(rows.begin(), rows.end(), place.begin / out_.row());
+    return static_cast<std::size_t>(found - rows.begin());
+  };
+  std::stable_sort(places_.begin(), places_.end(),
+                   [&](const Place& a, const Place& b) { return stripe(a) < stripe(b); });
+  stripes_.assign(rows.size() + 1, 0);
+  for (const Place& place : places_) ++stripes_[stripe(place) + 1];
+  for (std::size_t i = 0; i < rows.size(); ++i) stripes_[i + 1] += stripes_[i];
 }
 
 // A block of outputs pays where sharing the loads outweighs the zeros inside.

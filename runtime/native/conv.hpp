@@ -24,7 +24,9 @@ class Conv : public Convolution {
   // 0 where the input can be read as it is.
   std::size_t scratch_size() const override { return scratch_size_; }
   void compute(const float* in, float* scratch, const float* residual, float* out,
-               std::size_t share) const override;
+               std::size_t share, std::size_t stripe) const override;
+  std::optional<std::size_t> below() const override;
+  void cut(const std::vector<std::size_t>& rows) override;
   double useful() const override { return useful_; }
   std::size_t bytes() const override {
     return entries_.size() * sizeof(Entry) + near_.size() * sizeof(float) +
@@ -55,6 +57,7 @@ class Conv : public Convolution {
   struct Place {
     std::size_t begin;
     Tile tile;
+    std::size_t end() const { return begin + (tile.rows - 1) * tile.stride + tile.vectors * 16; }
   };
 
   void choose_blocks(const ConvWeights& weights);
@@ -78,6 +81,7 @@ class Conv : public Convolution {
   float low_, high_;
   bool direct_;                // the input can be read as it is
   std::vector<Place> places_;
+  std::vector<std::size_t> stripes_;  // the number of places before each
   std::size_t parts_ = 1;      // of the image
   std::size_t widest_ = 0;     // vectors of a tile
   std::vector<float> bias_, keep_;

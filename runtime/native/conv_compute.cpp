@@ -39,9 +39,11 @@ void Conv::run(const Panel& panel, const Strips& strips, const float* from, cons
 }
 
 void Conv::compute(const float* in, float* scratch, const float* residual, float* out,
-                   std::size_t share) const {
+                   std::size_t share, std::size_t stripe) const {
   const std::size_t part = parts_ > 1 ? share : 0;
-  const std::size_t begin = places_.size() * part / parts_, end = places_.size() * (part + 1) / parts_;
+  const std::size_t from_place = stripes_[stripe], places = stripes_[stripe + 1] - from_place;
+  const std::size_t begin = from_place + places * part / parts_;
+  const std::size_t end = from_place + places * (part + 1) / parts_;
   for (std::size_t i = begin; i < end; ++i) {
     const Place& place = places_[i];
     for (const Panel& panel : panels_[parts_ > 1 ? 0 : share]) {

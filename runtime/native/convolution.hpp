@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "geometry.hpp"
@@ -31,9 +32,14 @@ class Convolution {
   // Floats of scratch memory that each share needs.
   virtual std::size_t scratch_size() const = 0;
 
-  // Computes a share of the output. `residual`, if any, has the output's geometry.
+  // Computes a share of the output, or of a stripe of it. `residual`, if any, has the output's geometry.
   virtual void compute(const float* in, float* scratch, const float* residual, float* out,
-                       std::size_t share) const = 0;
+                       std::size_t share, std::size_t stripe) const = 0;
+
+  // Whether the output can be cut in stripes: up to the first of some rows, from there to the second, and
+  // so on. Then, how many more rows of the input than of the output must be there for that.
+  virtual std::optional<std::size_t> below() const { return std::nullopt; }
+  virtual void cut(const std::vector<std::size_t>&) {}
 
   // Multiply-adds of the kept weights for one image.
   virtual double useful() const = 0;
@@ -42,8 +48,8 @@ class Convolution {
 };
 
 // The faster of the ways to compute a convolution; sums are clamped between `low` and `high`.
-std::unique_ptr<const Convolution> make_convolution(const ConvWeights& weights, const Geometry& in,
-                                                    const Geometry& out, float low, float high,
-                                                    const Kernels& kernels, std::size_t shares);
+std::unique_ptr<Convolution> make_convolution(const ConvWeights& weights, const Geometry& in,
+                                              const Geometry& out, float low, float high,
+                                              const Kernels& kernels, std::size_t shares);
 
 }  // namespace regrow

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,8 @@ class Program {
   void softmax(View from, View to, bool log);
   void layer_norm(View from, std::size_t axes, float eps, std::vector<float> weight,
                   std::vector<float> bias, View to);
+  // All steps are there.
+  void finish();
   void input(View to) {
     check(to);
     inputs_.push_back(std::move(to));
@@ -59,6 +62,9 @@ class Program {
   // Multiply-adds in a second that all threads could do at most.
   double peak() const { return regrow::peak(kernels_) * static_cast<double>(shares_ * members_); }
 
+  // How many turns steps take: more than there are steps where some are computed in stripes.
+  std::size_t turns() const { return turns_.size(); }
+
   std::vector<double> useful() const { return useful_; }  // multiply-adds by step, for one image
   std::size_t bytes() const;                              // of buffers of one caller, and of weights
 
@@ -72,9 +78,26 @@ class Program {
     std::unique_ptr<Team> team;
     long process = 0;  // that the team's threads belong to
   };
-  using Step = std::function<void(float* const* buffers, std::size_t share)>;
+  using Run = std::function<void(float* const* buffers, std::size_t share, std::size_t stripe)>;
+  // How a step can be cut in stripes of its output's rows (stripes.cpp): of which buffer's rows so many
+  // times as many are needed, and so many more.
+  struct Rows {
+    std::size_t from, to, height, stride, below;
+    std::ptrdiff_t residual;
+    std::size_t floats;  // of the output
+    std::function<void(const std::vector<std::size_t>&)> cut;
+  };
+  struct Step {
+    Run run;
+    std::optional<Rows> rows;
+  };
+  struct Turn {
+    std::size_t step, stripe;
+  };
 
-  void step(Step step, double useful = 0);
+  void step(Run run, double useful = 0, std::optional<Rows> rows = std::nullopt);
+  std::size_t chain(std::size_t first) const;
+  std::vector<std::vector<std::size_t>> limits(std::size_t first, std::size_t end) const;
   // One of so many images, of `images` in all.
   struct Group {
     std::size_t begin, images;
@@ -91,8 +114,9 @@ class Program {
   std::vector<std::size_t> sizes_;
   std::vector<std::vector<float>> values_;  // of constants
   std::vector<bool> constant_;
-  std::vector<std::shared_ptr<const Convolution>> convs_;
+  std::vector<std::shared_ptr<Convolution>> convs_;
   std::vector<Step> steps_;
+  std::vector<Turn> turns_;
   std::vector<double> useful_;
   std::vector<View> inputs_, outputs_;
   std::mutex mutex_;

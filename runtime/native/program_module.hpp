@@ -137,6 +137,7 @@ inline void bind_program(nb::module_& module) {
               View to) { self.layer_norm(from, axes, eps, floats(weight), floats(bias), to); })
       .def("input", &Program::input)
       .def("output", &Program::output)
+      .def("finish", &Program::finish)
       .def(
           "run",
           [](Program& self, const std::vector<FloatsIn>& inputs,
@@ -161,6 +162,7 @@ inline void bind_program(nb::module_& module) {
              return self.peak();
            })
       .def_prop_ro("images", &Program::images)
+      .def_prop_ro("turns", &Program::turns)
       .def_prop_ro("useful", &Program::useful)
       .def_prop_ro("bytes", &Program::bytes);
 }

@@ -199,7 +199,7 @@ void Winograd::back(const Stripe& stripe, const Chunk& chunk, const float* produ
 }
 
 void Winograd::compute(const float* in, float* scratch, const float* residual, float* out,
-                       std::size_t share) const {
+                       std::size_t share, std::size_t) const {
   float* const points = scratch + highest_ * kReads * pitch_in();
   float* const products = points + kPoints * step(shape_.channels, groups_);
   float* const pixels = products + kPoints * step(chunks_.front().blocks * kWide, groups_);

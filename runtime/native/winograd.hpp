@@ -27,7 +27,7 @@ class Winograd : public Convolution {
 
   std::size_t scratch_size() const override;
   void compute(const float* in, float* scratch, const float* residual, float* out,
-               std::size_t share) const override;
+               std::size_t share, std::size_t stripe) const override;
   double useful() const override { return useful_; }
   std::size_t bytes() const override { return weights_.size() * sizeof(float); }
 

@@ -117,7 +117,7 @@ double difference(const Case& drawn_case, const Kernels& kernels, std::size_t sh
   const auto conv = make_convolution(drawn_case.weights, in, out, 0, INFINITY, kernels, shares);
   std::vector<float> b = space(out.size()), scratch = space(conv->scratch_size());
   for (std::size_t share = 0; share < shares; ++share) {
-    conv->compute(aligned(a), aligned(scratch), nullptr, aligned(b), share);
+    conv->compute(aligned(a), aligned(scratch), nullptr, aligned(b), share, 0);
   }
   double most = 0;
   for (std::size_t c = 0; c < s.outputs; ++c) {

@@ -44,6 +44,7 @@ def plan(
         planner.release(last, index)
     for name in graph.outputs:
         planner.program.output(planner.view(name).native())
+    planner.program.finish()
     return planner.program, planner.modules
 
 
