@@ -200,8 +200,7 @@ def fashion_mnist() -> Task:
 
 
 def cifar10_small() -> Task:
-    """A tenth of CIFAR-10, 500 training images of each class, with a small CNN or ResNet-20: for quick
-    looks."""
+    """A tenth of CIFAR-10, 500 training images of each class, with a small CNN or ResNet-20."""
     training = Training(
         dense_epochs=30, fine_tune_epochs=20, batch_size=64, lr=0.1, fine_tune_lr=0.05, threads=1
     )
