@@ -15,5 +15,5 @@ export LD_PRELOAD="$("${CXX:-c++}" -print-file-name=libasan.so) $("${CXX:-c++}" 
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export PYTHONPATH="$build/site" PYTHONMALLOC=malloc
 "$python" -c "import regrow_runtime, sys; sys.exit('$build' not in regrow_runtime.__file__)"
-"$python" -m pytest -q -p no:cacheprovider tests/test_codec.py tests/test_kernels.py tests/test_stripes.py tests/test_operations.py
+"$python" -m pytest -q -p no:cacheprovider tests/test_codec.py tests/test_kernels.py tests/test_operations.py
 "$python" tests/fuzz.py --cases "$cases" --seed 0
