@@ -74,7 +74,9 @@ void Program::conv(const ConvWeights& weights, const Geometry& in, std::size_t f
   const std::size_t scratch = floats ? buffer(floats * shares_) : 0;
   std::optional<Rows> rows;
   if (const std::optional<std::size_t> below = made->below()) {
-    rows = Rows{from, to, out.height, 1, *below, residual, out.size(),
+    rows = Rows{{from, in.first(), in.plane(), in.row(), in.height},
+                {to, out.first(), out.plane(), out.row(), out.height},
+                1, *below, residual, out.size(),
                 [made](const std::vector<std::size_t>& until) { made->cut(until); }};
   }
   step(
@@ -130,8 +132,11 @@ void Program::pool(PoolShape shape, View from, View to) {
                        b[to.buffer] + to.offset + c * to.strides[0] + top * to.strides[1]);
       }
     };
+    const auto lie = [](const View& view) {
+      return Lie{view.buffer, view.offset, view.strides[0], view.strides[1], view.dims[1]};
+    };
     step(halve, 0,
-         Rows{from.buffer, to.buffer, to.dims[1], 2, 0, -1, to.dims[0] * to.strides[0],
+         Rows{lie(from), lie(to), 2, 0, -1, to.dims[0] * to.strides[0],
               [cut](const std::vector<std::size_t>& rows) {
                 cut->assign(1, 0);
                 cut->insert(cut->end(), rows.begin(), rows.end());

@@ -79,10 +79,19 @@ class Program {
     long process = 0;  // that the team's threads belong to
   };
   using Run = std::function<void(float* const* buffers, std::size_t share, std::size_t stripe)>;
-  // How a step can be cut in stripes of its output's rows (stripes.cpp): of which buffer's rows so many
-  // times as many are needed, and so many more.
+  // Where the rows of all channels lie: two values of a buffer that lie alike are one.
+  struct Lie {
+    std::size_t buffer, first, plane, row, height;
+    bool operator==(const Lie& other) const {
+      return buffer == other.buffer && first == other.first && plane == other.plane &&
+             row == other.row && height == other.height;
+    }
+  };
+  // How a step can be cut in stripes of its output's rows (stripes.cpp): of the input's rows so many times
+  // as many are needed, and so many more.
   struct Rows {
-    std::size_t from, to, height, stride, below;
+    Lie from, to;
+    std::size_t stride, below;
     std::ptrdiff_t residual;
     std::size_t floats;  // of the output
     std::function<void(const std::vector<std::size_t>&)> cut;

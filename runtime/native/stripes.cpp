@@ -26,11 +26,11 @@ std::size_t Program::chain(std::size_t first) const {
     const Rows& rows = *steps_[end].rows;
     if (end > first) {
       const Rows& before = *steps_[end - 1].rows;
-      if (rows.from != before.to || before.floats <= kWhole) break;
-      if (std::find(used.begin(), used.end(), rows.to) != used.end()) break;
+      if (!(rows.from == before.to) || before.floats <= kWhole) break;
+      if (std::find(used.begin(), used.end(), rows.to.buffer) != used.end()) break;
     }
-    used.push_back(rows.from);
-    used.push_back(rows.to);
+    used.push_back(rows.from.buffer);
+    used.push_back(rows.to.buffer);
     if (rows.residual >= 0) used.push_back(static_cast<std::size_t>(rows.residual));
   }
   return std::max(end, first + 1);
@@ -40,14 +40,14 @@ std::size_t Program::chain(std::size_t first) const {
 std::vector<std::vector<std::size_t>> Program::limits(std::size_t first, std::size_t end) const {
   std::size_t floats = 0;
   for (std::size_t i = first; i < end; ++i) floats += steps_[i].rows->floats;
-  const std::size_t height = steps_[end - 1].rows->height;
+  const std::size_t height = steps_[end - 1].rows->to.height;
   const std::size_t count = std::min(height, (floats + kStripe - 1) / kStripe);
   std::vector<std::vector<std::size_t>> found(end - first, std::vector<std::size_t>(count));
   for (std::size_t stripe = 0; stripe < count; ++stripe) {
     std::size_t rows = height * (stripe + 1) / count;
     for (std::size_t i = end; i-- > first;) {
       const Rows& step = *steps_[i].rows;
-      rows = stripe + 1 == count ? step.height : std::min(rows, step.height);
+      rows = stripe + 1 == count ? step.to.height : std::min(rows, step.to.height);
       found[i - first][stripe] = rows;
       rows = rows * step.stride + step.below;
     }

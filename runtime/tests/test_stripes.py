@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -94,3 +95,35 @@ def test_values_that_are_small_are_passed_on_as_a_whole() -> None:
     ]
     net = network(nodes, {"w": weight}, (CHANNELS, 8, 8))
     assert turns(net, 16) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("op", "seen"),
+    [
+        ({"op": "slice", "axis": 2, "start": 21, "stop": 97, "step": 1}, lambda y: y[:, :, 21:]),
+        ({"op": "slice", "axis": 2, "start": 0, "stop": 97, "step": 3}, lambda y: y[:, :, ::3]),
+        ({"op": "permute", "axes": [0, 2, 1, 3]}, lambda y: y.transpose(0, 2, 1, 3)),
+    ],
+)
+def test_rows_of_a_part_are_not_those_of_the_whole(
+    op: dict[str, Any], seen: Callable[[Floats], Floats]
+) -> None:
+    """A maximum over a slice, or over another order of axes, waits for all that it reads."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((CHANNELS, CHANNELS, 3, 3)).astype(np.float32)
+    weight *= rng.random(weight.shape) < 0.15
+    x = rng.standard_normal((16, CHANNELS, 97, 42)).astype(np.float32)
+    a = attributes((3, 3))
+    pool = {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0], "dilation": [1, 1]}
+    given = {key: value for key, value in op.items() if key != "op"}
+    nodes = [
+        Node("conv2d", ("x",), "y", {"weight": "w"}, a),
+        Node(op["op"], ("y",), "s", {}, given),
+        Node("max_pool2d", ("s",), "p", {}, {**pool, "ceil": False}),
+    ]
+    part = seen(oracle.conv2d(x.astype(float), weight.astype(float), np.zeros(CHANNELS), **a))
+    batch, channels, height, width = part.shape
+    even = part[:, :, : height // 2 * 2, : width // 2 * 2]
+    expected = even.reshape(batch, channels, height // 2, 2, width // 2, 2).max((3, 5))
+    net = network(nodes, {"w": weight}, x.shape[1:])
+    close(net(x), expected, 9 * CHANNELS)
