@@ -17,7 +17,7 @@ constexpr std::size_t kFirstCache = 8 * 1024, kSecondCache = 64 * 1024;  // floa
 constexpr double kLeastEntries = 12, kLeastNarrow = 8;
 // So many reads that begin with a vector pay for a piece of the window of their own; more where those
 // that do not begin with one still begin with half of it.
-constexpr double kManyReaders = 8, kManyOfHalves = 24;
+constexpr double kManyReaders = 8, kManyOfHalves = 18;
 
 // Whether the runs of a convolution can be read where they are.
 bool direct(const ConvShape& s, const Geometry& in, const Geometry& out) {
@@ -40,12 +40,13 @@ Conv::Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, 
     // How many outputs read a place of the kernel in an input channel.
     const double readers = kept / static_cast<double>(s.channels * s.kernel[0] * s.kernel[1]);
     const double many = out.row() % 8 == 0 ? kManyOfHalves : kManyReaders;
-    window_.emplace(s, in, out, widest_ * 16, readers < many, kernels.copy_picked != nullptr);
+    window_.emplace(s, in, out, few_ ? few_ : widest_ * 16, few_ || readers < many,
+                    kernels.copy_picked != nullptr);
   }
   // Offsets are 32 bits wide.
   const auto limit = static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max());
   const std::size_t width = s.channels / s.groups;
-  const std::size_t window = window_ ? width * window_->kinds() * window_->floats() : 0;
+  const std::size_t window = window_ ? width * window_->floats() : 0;
   if (window > limit || weights.weights.size() > limit) {
     throw std::invalid_argument("a convolution over more than 2^31 floats; run fewer images at once");
   }
@@ -106,6 +107,7 @@ void Conv::choose_tiles() {
   for (const Place& place : places_) {
     widest_ = std::max(widest_, place.tile.rows * place.tile.vectors);
   }
+  if (!direct_ && out_.run() <= 8) few_ = round_up(out_.run(), 4);
 }
 
 // A place belongs to the stripe where it begins, and may reach into rows of the next.
@@ -183,7 +185,7 @@ std::vector<Conv::Span> Conv::chunks(double each) const {
   const std::size_t rows = tile.rows + (s.kernel[0] - 1) * s.dilation[0];
   const std::size_t beside = tile.vectors * 16 + (s.kernel[1] - 1) * s.dilation[1] * in_.lanes;
   const std::size_t read = std::min(rows * beside, beside + (rows - 1) * in_.row());
-  const std::size_t floats = width * (window_ ? window_->kinds() * window_->floats() : read);
+  const std::size_t floats = width * (window_ ? window_->floats() : read);
   const double least = widest_ > kNarrow ? kLeastEntries : kLeastNarrow;
   std::size_t count = (floats + kFirstCache - 1) / kFirstCache;
   count = std::min(count, static_cast<std::size_t>(each / least));
@@ -201,39 +203,26 @@ std::vector<std::int32_t> Conv::offsets(const ConvWeights& given, std::size_t gr
                                         Span outputs, Panel& panel) {
   const ConvShape& s = shape_;
   const std::size_t inner = s.kernel[0] * s.kernel[1], width = s.channels / s.groups;
+  const std::size_t first = group * width + inputs.begin, places = (inputs.end - inputs.begin) * inner;
   std::vector<std::int32_t> found;
-  std::size_t used = 0;
-  for (std::size_t c = inputs.begin; c < inputs.end; ++c) {
-    const std::size_t channel = group * width + c;
-    std::vector<std::ptrdiff_t> places(window_ ? window_->kinds() : 0, -1);
-    for (std::size_t i = 0; i < inner; ++i) {
-      const std::size_t y = i / s.kernel[1], x = i % s.kernel[1];
-      if (!window_) {
-        const std::size_t row = in_.row(), down = y * s.dilation[0], along = x * s.dilation[1];
-        found.push_back(static_cast<std::int32_t>(channel * in_.plane() + in_.first() + down * row +
-                                                  along * in_.lanes - s.padding[0] * row -
-                                                  s.padding[1] * in_.lanes));
-        continue;
-      }
-      bool any = false;
-      for (std::size_t o = outputs.begin; o < outputs.end && !any; ++o) {
-        any = given.weights[(o * width + c) * inner + i] != 0;
-      }
-      if (!any) {
-        found.push_back(0);
-        continue;
-      }
-      const std::size_t kind = window_->kind(y, x);
-      if (places[kind] < 0) {
-        places[kind] = static_cast<std::ptrdiff_t>(used);
-        panel.pieces.push_back(window_->piece(channel, kind, used));
-        used += window_->floats();
-      }
-      found.push_back(static_cast<std::int32_t>(places[kind]) +
-                      static_cast<std::int32_t>(window_->offset(y)));
+  if (window_) {
+    std::vector<bool> read(places);
+    for (std::size_t o = outputs.begin; o < outputs.end; ++o) {
+      const float* weights = given.weights.data() + (o * width + inputs.begin) * inner;
+      for (std::size_t i = 0; i < places; ++i) read[i] = read[i] || weights[i] != 0;
     }
+    std::size_t floats;
+    panel.pieces = window_->pieces(first, read, found, floats);
+    scratch_size_ = std::max(scratch_size_, floats);
+    return found;
   }
-  if (window_) scratch_size_ = std::max({scratch_size_, used, window_->floats()});
+  for (std::size_t i = 0; i < places; ++i) {
+    const std::size_t y = i % inner / s.kernel[1], x = i % s.kernel[1], channel = first + i / inner;
+    const std::size_t row = in_.row(), down = y * s.dilation[0], along = x * s.dilation[1];
+    found.push_back(static_cast<std::int32_t>(channel * in_.plane() + in_.first() + down * row +
+                                              along * in_.lanes - s.padding[0] * row -
+                                              s.padding[1] * in_.lanes));
+  }
   return found;
 }
 
@@ -267,7 +256,7 @@ Conv::Panel Conv::panel(const ConvWeights& given, std::size_t group, Span inputs
   for (std::size_t first = 0; first < singles.size();) {
     std::size_t channels = kTogether;
     while (channels > 1 &&
-           (channels * widest_ > kernels_.sums || channels > singles.size() - first)) {
+           (channels * (few_ ? few_ : widest_ * 16) > kernels_.sums * 16 || channels > singles.size() - first)) {
       channels /= 2;
     }
     add_singles(given, singles.data() + first, channels, inputs, at, made);

@@ -48,7 +48,7 @@ class Conv : public Convolution {
     bool opens, closes;  // it is the first, the last of its outputs
     std::vector<Strips> strips;
     void add(Kind kind, std::size_t channels, const Strip& strip);
-    std::vector<Piece> pieces;  // of the window
+    Pieces pieces;  // of the window
   };
   struct Span {
     std::size_t begin, end;
@@ -72,6 +72,7 @@ class Conv : public Convolution {
   void add_block(const ConvWeights& weights, std::uint32_t output, Span inputs,
                  const std::vector<std::int32_t>& at, Panel& panel);
   void choose_tiles();
+  std::size_t floats(const Place& place) const { return few_ ? few_ : place.tile.vectors * 16; }
   void run(const Panel& panel, const Strips& strips, const float* from, const float* residual,
            float* out, const Place& place) const;
 
@@ -84,6 +85,7 @@ class Conv : public Convolution {
   std::vector<std::size_t> stripes_;  // the number of places before each
   std::size_t parts_ = 1;      // of the image
   std::size_t widest_ = 0;     // vectors of a tile
+  std::size_t few_ = 0;        // or the floats of the only one, 4 or 8, where no more are pixels
   std::vector<float> bias_, keep_;
   std::optional<Window> window_;  // if not direct
   std::size_t scratch_size_ = 0;

@@ -82,10 +82,10 @@ struct Tile {
   std::size_t rows, vectors, stride;
 };
 
-// Pixels of the input that are to be copied: from where, which of them, to where, all in floats.
+// Pixels of the input that are to be copied: from where and to where, in floats.
 struct Piece {
   std::ptrdiff_t from;
-  std::size_t what, to;
+  std::size_t to;
 };
 
 // Where 16 floats lie: within 32 behind one place or another.
@@ -117,9 +117,9 @@ struct Kernels {
               std::size_t plane, const float* bias, bool first, bool last, const Finish& finish,
               float* out);
 
-  // The same for one row of at most kNarrow vectors, and two channels or more; `entries` are
-  // NearEntries of so many channels, counted in floats.
-  void (*run_near)(std::size_t channels, std::size_t vectors, const float* in, const float* entries,
+  // The same for one row of 4 or 8 floats or of at most kNarrow vectors, and two channels or more;
+  // `entries` are NearEntries of so many channels, counted in floats.
+  void (*run_near)(std::size_t channels, std::size_t floats, const float* in, const float* entries,
                    const Strip* strips, std::size_t strip_count, const std::uint32_t* outputs,
                    std::size_t plane, const float* bias, bool first, bool last,
                    const Finish& finish, float* out);
@@ -130,16 +130,15 @@ struct Kernels {
                     std::size_t count, const float* bias, bool first, bool last,
                     const Finish& finish, float* out, std::size_t stride);
 
-  // Pieces of `vectors` of 16 floats: zero where the mask's bits are not, which `what` refers to.
+  // Pieces of `vectors` of 16 floats: zero where the mask's bits are not.
   void (*copy_masked)(const Piece* pieces, std::size_t count, std::size_t vectors, const float* in,
-                      const float* masks, float* to);
+                      const float* mask, float* to);
 
-  // Pieces of so many pixels: zero where an index, which `what` refers to, is negative.
+  // Pieces of so many pixels: zero where an index is negative.
   void (*copy_gathered)(const Piece* pieces, std::size_t count, std::size_t pixels,
                         std::size_t lanes, const float* in, const std::int32_t* indices, float* to);
 
-  // Pieces of so many vectors of 16 floats: zero where a pick, of those from number `what` on, has no
-  // lane. Null where there is no instruction for it.
+  // Pieces of so many vectors of 16 floats: zero where a vector's pick has no lane. Null where there is no instruction for it.
   void (*copy_picked)(const Piece* pieces, std::size_t count, std::size_t vectors, const float* in,
                       const Pick* picks, float* to);
 

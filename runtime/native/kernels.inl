@@ -12,20 +12,23 @@
 namespace regrow {
 namespace {
 
+template <typename V>
+constexpr std::size_t kFloats = sizeof(V) / sizeof(float);
+
 // Rows are `stride` floats apart.
-template <std::size_t Rows, std::size_t N>
-REGROW_INLINE void finish_and_store(Vec (&sums)[Rows][N], const Finish& finish, std::size_t stride,
+template <typename V, std::size_t Rows, std::size_t N>
+REGROW_INLINE void finish_and_store(V (&sums)[Rows][N], const Finish& finish, std::size_t stride,
                                     std::size_t plane, float* out) {
 REGROW_UNROLL
   for (std::size_t r = 0; r < Rows; ++r) {
 REGROW_UNROLL
     for (std::size_t t = 0; t < N; ++t) {
-      const std::size_t at = r * stride + t * kVec;
-      Vec v = sums[r][t];
-      if (finish.residual) v += load(finish.residual + plane + at);
+      const std::size_t at = r * stride + t * kFloats<V>;
+      V v = sums[r][t];
+      if (finish.residual) v += load_as<V>(finish.residual + plane + at);
       v = at_most(at_least(v, finish.low), finish.high);
       if (finish.keep) v = masked(v, finish.keep + at);
-      store(out + plane + at, v);
+      std::memcpy(out + plane + at, &v, sizeof v);
     }
   }
 }
@@ -61,11 +64,12 @@ struct NearTurns {
   }
 };
 
-template <std::size_t Channels, std::size_t Rows, std::size_t N, typename Entries>
+template <typename V, std::size_t Channels, std::size_t Rows, std::size_t N, typename Entries>
 REGROW_INLINE void run_strip(std::size_t stride, const float* in, Entries entries, const Strip& strip,
                              const std::uint32_t* outputs, std::size_t plane, const float* bias,
                              bool first, bool last, const Finish& finish, float* out) {
-  Vec sums[Channels][Rows][N];
+  constexpr std::size_t kStep = kFloats<V>;
+  V sums[Channels][Rows][N];
 REGROW_UNROLL
   for (std::size_t c = 0; c < Channels; ++c) {
     const std::size_t at = outputs[c] * plane;
@@ -73,7 +77,8 @@ REGROW_UNROLL
     for (std::size_t r = 0; r < Rows; ++r) {
 REGROW_UNROLL
       for (std::size_t t = 0; t < N; ++t) {
-        sums[c][r][t] = first ? all(bias[outputs[c]]) : load(out + at + r * stride + t * kVec);
+        sums[c][r][t] =
+            first ? all<V>(bias[outputs[c]]) : load_as<V>(out + at + r * stride + t * kStep);
       }
     }
   }
@@ -84,7 +89,7 @@ REGROW_UNROLL
 REGROW_UNROLL
     for (std::size_t r = 0; r < Rows; ++r) {
 REGROW_UNROLL
-      for (std::size_t t = 0; t < N; ++t) prefetch_to_write(next + r * stride + t * kVec);
+      for (std::size_t t = 0; t < N; ++t) prefetch_to_write(next + r * stride + t * kStep);
     }
   }
   // Loads are what the multiply-adds wait for: two outputs share those they can (pairs.hpp).
@@ -97,7 +102,7 @@ REGROW_UNROLL
       for (std::size_t r = 0; r < Rows; ++r) {
 REGROW_UNROLL
         for (std::size_t t = 0; t < N; ++t) {
-          const Vec pixels = held(load(from + r * stride + t * kVec));
+          const V pixels = held(load_as<V>(from + r * stride + t * kStep));
           sums[c][r][t] += one * pixels;
           sums[c + 1][r][t] += other * pixels;
         }
@@ -113,7 +118,7 @@ REGROW_UNROLL
       for (std::size_t r = 0; r < Rows; ++r) {
 REGROW_UNROLL
         for (std::size_t t = 0; t < N; ++t) {
-          sums[c][r][t] += value * load(from + r * stride + t * kVec);
+          sums[c][r][t] += value * load_as<V>(from + r * stride + t * kStep);
         }
       }
     }
@@ -128,18 +133,20 @@ REGROW_UNROLL
 REGROW_UNROLL
     for (std::size_t r = 0; r < Rows; ++r) {
 REGROW_UNROLL
-      for (std::size_t t = 0; t < N; ++t) store(out + at + r * stride + t * kVec, sums[c][r][t]);
+      for (std::size_t t = 0; t < N; ++t) {
+        std::memcpy(out + at + r * stride + t * kStep, &sums[c][r][t], sizeof(V));
+      }
     }
   }
 }
 
-template <std::size_t Channels, std::size_t Rows, std::size_t N, typename Entries>
+template <typename V, std::size_t Channels, std::size_t Rows, std::size_t N, typename Entries>
 void run_tile(std::size_t stride, const float* in, const typename Entries::Unit* entries,
               const Strip* strips, std::size_t strip_count, const std::uint32_t* outputs,
               std::size_t plane, const float* bias, bool first, bool last, const Finish& finish,
               float* out) {
   for (const Strip* const end = strips + strip_count; strips < end; ++strips) {
-    run_strip<Channels, Rows, N>(stride, in, Entries(entries + strips->begin), *strips,
+    run_strip<V, Channels, Rows, N>(stride, in, Entries(entries + strips->begin), *strips,
                                  outputs + strips->outputs, plane, bias, first, last, finish, out);
   }
 }
@@ -186,7 +193,8 @@ using Run = void (*)(std::size_t, const float*, const typename Entries::Unit*, c
 // For 1, 2, 3 ... vectors in a row, as many as there are sums for.
 template <std::size_t Channels, std::size_t Rows, typename Entries, std::size_t... N>
 Run<Entries> run_of(std::index_sequence<N...>, std::size_t vectors) {
-  static constexpr Run<Entries> kRuns[] = {&run_tile<Channels, Rows, (N + 1) * kParts, Entries>...};
+  static constexpr Run<Entries> kRuns[] = {
+      &run_tile<Vec, Channels, Rows, (N + 1) * kParts, Entries>...};
   return kRuns[vectors - 1];
 }
 
@@ -240,16 +248,28 @@ void run(std::size_t channels, const Tile& tile, const float* in, const Entry* e
   });
 }
 
-void run_near(std::size_t channels, std::size_t vectors, const float* in, const float* entries,
+// Parts of a register, or as many as there are floats for.
+template <std::size_t Floats, typename Entries, std::size_t Channels>
+constexpr Run<Entries> few() {
+  using V = VecOf<Floats>;
+  return &run_tile<V, Channels, 1, Floats / kFloats<V>, Entries>;
+}
+
+void run_near(std::size_t channels, std::size_t floats, const float* in, const float* entries,
               const Strip* strips, std::size_t strip_count, const std::uint32_t* outputs,
               std::size_t plane, const float* bias, bool first, bool last, const Finish& finish,
               float* out) {
   with_channels(channels, [&](auto known) {
     constexpr std::size_t kChannels = decltype(known)::value;
     constexpr std::size_t kMost = std::min<std::size_t>(kNarrow, REGROW_SUMS / kChannels);
-    if constexpr (kChannels > 1 && kMost > 0) {
-      const auto chosen = run_of<kChannels, 1, NearTurns<kChannels>>(std::make_index_sequence<kMost>{},
-                                                                     vectors);
+    if constexpr (kChannels > 1) {
+      using Entries = NearTurns<kChannels>;
+      Run<Entries> chosen = floats == 4 ? few<4, Entries, kChannels>() : few<8, Entries, kChannels>();
+      if constexpr (kMost > 0) {
+        if (floats >= 16) {
+          chosen = run_of<kChannels, 1, Entries>(std::make_index_sequence<kMost>{}, floats / 16);
+        }
+      }
       chosen(0, in, entries, strips, strip_count, outputs, plane, bias, first, last, finish, out);
     }
   });

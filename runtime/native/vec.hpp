@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -19,6 +20,11 @@ constexpr std::size_t kVec = REGROW_WIDTH;
 
 typedef float Vec __attribute__((vector_size(4 * REGROW_WIDTH)));
 typedef float VecUnaligned __attribute__((vector_size(4 * REGROW_WIDTH), aligned(4), may_alias));
+// For as few floats: where they are less than a register has room for, a part of one.
+typedef float Quad __attribute__((vector_size(16)));
+typedef float Octet __attribute__((vector_size(32)));
+template <std::size_t Floats>
+using VecOf = std::conditional_t<(Floats >= kVec), Vec, std::conditional_t<Floats == 4, Quad, Octet>>;
 
 #define REGROW_INLINE inline __attribute__((always_inline))
 #if defined(__clang__)
@@ -39,22 +45,44 @@ REGROW_INLINE void prefetch_to_write(const float* at) { __builtin_prefetch(at, 1
 REGROW_INLINE Vec load(const float* from) {
   return *reinterpret_cast<const VecUnaligned*>(from);
 }
+template <typename V>
+REGROW_INLINE V load_as(const float* from) {
+  V v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
 // A register that is loaded once: compilers would rather load again in each instruction that reads it.
-REGROW_INLINE Vec held(Vec v) {
+template <typename V>
+REGROW_INLINE V held(V v) {
 #if defined(__AVX2__)
   asm("" : "+v"(v));
 #endif
   return v;
 }
 REGROW_INLINE void store(float* to, Vec v) { *reinterpret_cast<VecUnaligned*>(to) = v; }
-REGROW_INLINE Vec all(float x) { return Vec{} + x; }
+template <typename V = Vec>
+REGROW_INLINE V all(float x) {
+  return V{} + x;
+}
 // NaN stays NaN.
-REGROW_INLINE Vec at_least(Vec v, float low) { return v < low ? all(low) : v; }
-REGROW_INLINE Vec at_most(Vec v, float high) { return v > high ? all(high) : v; }
+template <typename V>
+REGROW_INLINE V at_least(V v, float low) {
+  return v < low ? all<V>(low) : v;
+}
+template <typename V>
+REGROW_INLINE V at_most(V v, float high) {
+  return v > high ? all<V>(high) : v;
+}
 // Zero where the mask's bits are, whatever stood there.
 typedef std::int32_t VecBits __attribute__((vector_size(4 * REGROW_WIDTH)));
-REGROW_INLINE Vec masked(Vec v, const float* mask) {
-  return (Vec)((VecBits)v & (VecBits)load(mask));
+template <typename V>
+REGROW_INLINE V masked(V v, V mask) {
+  using Bits = decltype(v < v);
+  return (V)((Bits)v & (Bits)mask);
+}
+template <typename V>
+REGROW_INLINE V masked(V v, const float* mask) {
+  return masked(v, load_as<V>(mask));
 }
 
 // Every second lane of two registers, from the first or the second on.
@@ -122,19 +150,29 @@ inline const float* settled(const float* at) { return at; }
 inline void prefetch(const void*) {}
 inline void prefetch_to_write(const float*) {}
 inline Vec load(const float* from) { REGROW_LANES(from[i]); }
+template <std::size_t Floats>
+using VecOf = Vec;
+template <typename V>
+V load_as(const float* from) {
+  return load(from);
+}
 inline Vec held(Vec v) { return v; }
 inline void store(float* to, Vec v) { std::memcpy(to, v.lane, sizeof v.lane); }
-inline Vec all(float x) { REGROW_LANES(x); }
+template <typename V = Vec>
+V all(float x) {
+  REGROW_LANES(x);
+}
 inline Vec operator+(Vec a, Vec b) { REGROW_LANES(a.lane[i] + b.lane[i]); }
 inline Vec operator*(Vec a, Vec b) { REGROW_LANES(a.lane[i] * b.lane[i]); }
 inline Vec operator*(float x, Vec b) { REGROW_LANES(x * b.lane[i]); }
 inline Vec& operator+=(Vec& a, Vec b) { return a = a + b; }
 inline Vec at_least(Vec v, float low) { REGROW_LANES(v.lane[i] < low ? low : v.lane[i]); }
 inline Vec at_most(Vec v, float high) { REGROW_LANES(v.lane[i] > high ? high : v.lane[i]); }
-inline Vec masked(Vec v, const float* mask) {
+inline Vec masked(Vec v, Vec mask) {
   std::uint32_t bits;
-  REGROW_LANES((std::memcpy(&bits, mask + i, 4), bits ? v.lane[i] : 0.0f));
+  REGROW_LANES((std::memcpy(&bits, mask.lane + i, 4), bits ? v.lane[i] : 0.0f));
 }
+inline Vec masked(Vec v, const float* mask) { return masked(v, load(mask)); }
 
 inline Vec evens(Vec a, Vec b) { REGROW_LANES(i < kVec / 2 ? a.lane[2 * i] : b.lane[2 * i - kVec]); }
 inline Vec odds(Vec a, Vec b) {

@@ -1,7 +1,6 @@
 #include "window.hpp"
 
 #include <algorithm>
-#include <map>
 #include <stdexcept>
 
 namespace regrow {
@@ -14,29 +13,52 @@ constexpr std::size_t kMostIndices = std::size_t{1} << 28;
 
 Window::Window(const ConvShape& shape, const Geometry& in, const Geometry& out, std::size_t tile,
                bool share, bool picks)
-    : shape_(shape), in_(in), out_(out), shared_(out.row() % 16 == 0 || share),
-      halo_(shared_ ? round_up(reach(shape.kernel[0] - 1) * out.row(), 16) : 0), floats_(tile + halo_),
-      flat_(is_flat()) {
-  const ConvShape& s = shape_;
-  std::map<std::ptrdiff_t, std::size_t> rows;  // which are read, and their first kinds
-  for (std::size_t y = 0; y < s.kernel[0]; ++y) {
-    const std::size_t at = y * s.dilation[0];
-    const auto row = static_cast<std::ptrdiff_t>(shared_ ? at % s.stride[0] : at) -
-                     static_cast<std::ptrdiff_t>(s.padding[0]);
-    const auto [found, fresh] = rows.emplace(row, kinds_.size());
-    kinds_of_.push_back(found->second);
-    for (std::size_t x = 0; x < s.kernel[1] && fresh; ++x) kinds_.push_back({row, x});
-  }
-  const std::size_t pixels = (round_up(out_.run(), 16) + floats_) / out_.lanes;
-  if ((flat_ ? s.kernel[1] * floats_ : kinds_.size() * pixels) > kMostIndices) {
+    : shape_(shape), in_(in), out_(out), tile_(tile), flat_(is_flat()) {
+  find_kinds(share);
+  const std::size_t pixels = (round_up(out_.run(), 16) + round_up(tile_ + halo_, 16)) / out_.lanes;
+  if ((flat_ ? shape.kernel[1] * (tile_ + halo_) : kinds_.size() * pixels) > kMostIndices) {
     throw std::invalid_argument("a convolution with too large a kernel for its output");
   }
   if (flat_) {
-    for (std::size_t x = 0; x < s.kernel[1]; ++x) add_mask(x);
+    for (std::size_t x = 0; x < shape.kernel[1]; ++x) add_mask(x);
   } else {
     for (const Kind& kind : kinds_) add_indices(kind, pixels);
     if (picks && out_.lanes == 1) add_picks();
   }
+}
+
+void Window::find_kinds(bool share) {
+  const ConvShape& s = shape_;
+  struct First {
+    std::size_t at, kind;
+  };
+  std::vector<First> firsts;  // rows of the kernel that have kinds of their own
+  for (std::size_t y = 0; y < s.kernel[0]; ++y) {
+    const std::size_t at = y * s.dilation[0];
+    // From one row's pixels to the other's, in the output's rows.
+    const auto down = [&](const First& first) { return (at - first.at) / s.stride[0] * out_.row(); };
+    const auto found = std::find_if(firsts.begin(), firsts.end(), [&](const First& first) {
+      return (at - first.at) % s.stride[0] == 0 && (share || down(first) % 16 == 0);
+    });
+    if (found == firsts.end()) {
+      firsts.push_back({at, kinds_.size()});
+      rows_.push_back({kinds_.size(), 0});
+      const auto row = static_cast<std::ptrdiff_t>(at) - static_cast<std::ptrdiff_t>(s.padding[0]);
+      for (std::size_t x = 0; x < s.kernel[1]; ++x) kinds_.push_back({row, x, 0});
+      continue;
+    }
+    rows_.push_back({found->kind, down(*found)});
+    for (std::size_t x = 0; x < s.kernel[1]; ++x) {
+      kinds_[found->kind + x].halo = round_up(down(*found), 4);
+    }
+    halo_ = std::max(halo_, round_up(down(*found), 4));
+  }
+}
+
+std::size_t Window::floats() const {
+  std::size_t sum = 0;
+  for (const Kind& kind : kinds_) sum += tile_ + kind.halo;
+  return sum;
 }
 
 // Rows outside the image must be zeros in memory, and columns must lie within what is around it.
@@ -54,7 +76,7 @@ bool Window::is_flat() const {
 // begins anywhere in one.
 void Window::add_mask(std::size_t column) {
   const std::size_t start = masks_.size();
-  masks_.resize(start + round_up(in_.row() + floats_, 16), 0.0f);
+  masks_.resize(start + round_up(in_.row(), 16) + round_up(tile_ + halo_, 16), 0.0f);
   for (std::size_t i = start; i < masks_.size(); ++i) {
     const std::ptrdiff_t x =
         static_cast<std::ptrdiff_t>((i - start) % in_.row() / in_.lanes) + shift(column);
@@ -104,31 +126,55 @@ void Window::add_picks() {
   indices_.clear();
 }
 
-std::size_t Window::kind(std::size_t row, std::size_t column) const {
-  return kinds_of_[row] + column;
+Pieces Window::pieces(std::size_t first, const std::vector<bool>& read, std::vector<std::int32_t>& at,
+                      std::size_t& floats) const {
+  const std::size_t rows = shape_.kernel[0], columns = shape_.kernel[1], inner = rows * columns;
+  Pieces made(kinds_.size());
+  at.assign(read.size(), 0);
+  floats = 0;
+  for (std::size_t k = 0; k < kinds_.size(); ++k) {
+    const Kind& kind = kinds_[k];
+    for (std::size_t c = 0; c < read.size() / inner; ++c) {
+      bool any = false;
+      for (std::size_t y = 0; y < rows; ++y) {
+        if (rows_[y].kind + kind.column != k) continue;
+        const std::size_t place = c * inner + y * columns + kind.column;
+        any = any || read[place];
+        at[place] = static_cast<std::int32_t>(floats + rows_[y].offset);
+      }
+      if (!any) continue;
+      auto from = static_cast<std::ptrdiff_t>((first + c) * in_.plane());
+      if (flat_) {
+        from += static_cast<std::ptrdiff_t>(in_.first()) +
+                kind.row * static_cast<std::ptrdiff_t>(in_.row()) +
+                shift(kind.column) * static_cast<std::ptrdiff_t>(in_.lanes);
+      }
+      made[k].push_back({from, floats});
+      floats += tile_ + kind.halo;
+    }
+  }
+  floats += 16;  // Pieces are written in whole vectors, and what comes behind one is written later.
+  return made;
 }
 
-Piece Window::piece(std::size_t channel, std::size_t index, std::size_t to) const {
-  const Kind& kind = kinds_[index];
-  const auto plane = static_cast<std::ptrdiff_t>(channel * in_.plane());
-  if (!flat_) return {plane, index * (std::max(indices_.size(), picks_.size()) / kinds_.size()), to};
-  const auto from = plane + static_cast<std::ptrdiff_t>(in_.first()) +
-                    kind.row * static_cast<std::ptrdiff_t>(in_.row()) +
-                    shift(kind.column) * static_cast<std::ptrdiff_t>(in_.lanes);
-  return {from, kind.column * (masks_.size() / shape_.kernel[1]), to};
-}
-
-void Window::fill(const std::vector<Piece>& pieces, const float* in, std::size_t begin,
-                  std::size_t end, const Kernels& kernels, float* to) const {
-  const std::size_t floats = end - begin + halo_;
-  if (flat_) {
-    kernels.copy_masked(pieces.data(), pieces.size(), floats / 16, in + begin,
-                        masks_.data() + begin % in_.row(), to);
-  } else if (!picks_.empty()) {
-    kernels.copy_picked(pieces.data(), pieces.size(), floats / 16, in, picks_.data() + begin / 16, to);
-  } else {
-    kernels.copy_gathered(pieces.data(), pieces.size(), floats / out_.lanes, out_.lanes, in,
-                          indices_.data() + begin / out_.lanes, to);
+void Window::fill(const Pieces& pieces, const float* in, std::size_t begin, std::size_t end,
+                  const Kernels& kernels, float* to) const {
+  for (std::size_t k = 0; k < kinds_.size(); ++k) {
+    const Kind& kind = kinds_[k];
+    const std::size_t floats = end - begin + kind.halo, vectors = (floats + 15) / 16;
+    const Piece* const each = pieces[k].data();
+    const std::size_t count = pieces[k].size();
+    if (flat_) {
+      const float* masks = masks_.data() + kind.column * (masks_.size() / shape_.kernel[1]);
+      kernels.copy_masked(each, count, vectors, in + begin, masks + begin % in_.row(), to);
+    } else if (!picks_.empty()) {
+      const Pick* picks = picks_.data() + k * (picks_.size() / kinds_.size());
+      kernels.copy_picked(each, count, vectors, in, picks + begin / 16, to);
+    } else {
+      const std::int32_t* indices = indices_.data() + k * (indices_.size() / kinds_.size());
+      kernels.copy_gathered(each, count, floats / out_.lanes, out_.lanes, in,
+                            indices + begin / out_.lanes, to);
+    }
   }
 }
 

@@ -115,6 +115,31 @@ def test_strides(size: tuple[int, int], stride: tuple[int, int], isa: str) -> No
     close(network([node], arrays, (6, *size), isa, 1)(x), expected, weight[0].size)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (2, 3), (1, 5), (2, 4), (4, 4), (8, 8)])
+def test_images_of_few_pixels(size: tuple[int, int], isa: str) -> None:
+    """Parts of a register are computed there; the convolution behind reads zeros around them, and
+    an odd output, or a block of outputs, comes in whole registers among the others."""
+    rng = np.random.default_rng(2)
+    attributes = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
+    arrays, nodes, last = {}, [], "x"
+    for i, (outputs, channels) in enumerate([(37, 24), (21, 37), (8, 21)]):
+        weight = rng.standard_normal((outputs, channels, 3, 3)) * 0.3
+        weight *= rng.random(weight.shape) < 0.15
+        weight[:4] = rng.standard_normal(weight[:4].shape) * 0.3
+        arrays |= {f"w{i}": weight.astype(np.float32)}
+        arrays |= {f"b{i}": rng.standard_normal(outputs).astype(np.float32)}
+        names = {"weight": f"w{i}", "bias": f"b{i}"}
+        nodes.append(Node("conv2d", (last,), last := f"y{i}", names, attributes))
+    for batch in (1, 2, 3, 4, 8):
+        x = rng.standard_normal((batch, 24, *size)).astype(np.float32)
+        expected = x.astype(float)
+        for i in range(3):
+            weight, bias = (arrays[f"{kind}{i}"].astype(float) for kind in "wb")
+            expected = oracle.conv2d(expected, weight, bias, **attributes)
+        close(network(nodes, arrays, (24, *size), isa)(x), expected, 10 * weight[0].size)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(8, 40),
