@@ -16,4 +16,5 @@ export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=
 export PYTHONPATH="$build/site" PYTHONMALLOC=malloc
 "$python" -c "import regrow_runtime, sys; sys.exit('$build' not in regrow_runtime.__file__)"
 "$python" -m pytest -q -p no:cacheprovider tests/test_codec.py tests/test_kernels.py tests/test_operations.py
+"$python" -m pytest -q -p no:cacheprovider tests/test_stripes.py -k 16-53-46
 "$python" tests/fuzz.py --cases "$cases" --seed 0

@@ -17,8 +17,10 @@ LANES = 16
 """Images that are computed side by side at most: as many as a vector register has room for."""
 
 # Floats of a row. Longer ones would have those above and below laid out with them too often, and
-# those that are no whole vectors once more for each row of a kernel.
-_SHORT, _SHORT_WHOLE = 16, 64
+# those that are no whole vectors once more for each row of a kernel. The more lanes there are, the
+# more columns begin with a vector anyway.
+_SHORT = 16
+_SHORT_WHOLE = {1: 64, 2: 64, 4: 64, 8: 32, 16: 0}
 # Outputs that read a place of the kernel in a channel: so few do not pay for laying them out.
 _FEW_READERS = 6
 
@@ -70,9 +72,11 @@ def paddings(steps: Iterable[Step], shapes: Shapes, lanes: int) -> dict[Size, Si
             readers[size] = (reads, places + channels * math.prod(step.weight.shape[2:]))
     for size, (reads, places) in readers.items():
         row = size[1] * lanes
-        many = reads > _FEW_READERS * places
-        short = many and row <= _SHORT_WHOLE if row % 16 == 0 else row <= _SHORT
-        if short and lanes < LANES // 2:
+        if row % 16 == 0:
+            short = reads > _FEW_READERS * places and row <= _SHORT_WHOLE[lanes]
+        else:
+            short = lanes < LANES // 2 and row <= _SHORT
+        if short:
             found[size] = (found[size][0], 0)
     return found
 
