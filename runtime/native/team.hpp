@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <functional>
@@ -37,7 +38,7 @@ class Team {
       {
         const std::lock_guard<std::mutex> hold(mutex_);
         work_ = &work;
-        ++turn_;
+        turn_.fetch_add(1, std::memory_order_release);
       }
       wake_.notify_all();
     }
@@ -60,12 +61,18 @@ class Team {
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   static constexpr std::size_t kSpins = 2000;
+  // A thread that sleeps takes as long to wake as a small network to run: between calls that follow
+  // each other none does.
+  static constexpr std::chrono::microseconds kAwake{300};
 
   void end() {
     {
       const std::lock_guard<std::mutex> hold(mutex_);
       ends_ = true;
+      turn_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
     for (std::thread& thread : threads_) thread.join();
@@ -75,11 +82,14 @@ class Team {
     std::size_t seen = 0;
     for (;;) {
       const std::function<void(std::size_t)>* work;
+      const auto called = [&] { return turn_.load(std::memory_order_acquire) != seen; };
+      const Clock::time_point until = Clock::now() + kAwake;
+      while (!called() && Clock::now() < until) std::this_thread::yield();
       {
         std::unique_lock<std::mutex> hold(mutex_);
-        wake_.wait(hold, [&] { return ends_ || turn_ != seen; });
+        wake_.wait(hold, called);
         if (ends_) return;
-        seen = turn_;
+        seen = turn_.load(std::memory_order_relaxed);
         work = work_;
       }
       (*work)(member);
@@ -92,9 +102,8 @@ class Team {
   std::mutex mutex_;
   std::condition_variable wake_;
   const std::function<void(std::size_t)>* work_ = nullptr;
-  std::size_t turn_ = 0;
   bool ends_ = false;
-  std::atomic<std::size_t> arrived_{0}, round_{0};
+  std::atomic<std::size_t> turn_{0}, arrived_{0}, round_{0};
 };
 
 }  // namespace regrow
