@@ -265,7 +265,7 @@ def test_what_is_not_finite_stays_where_it_is() -> None:
 @pytest.mark.parametrize(("channels", "outputs", "size"), [(17, 33, 12), (128, 130, 4)])
 def test_however_a_batch_is_divided(channels: int, outputs: int, size: int) -> None:
     """Few weights and many, batches with and without a rest: each image has its result, and the
-    same bits at every call."""
+    same bits at every call, whatever the others hold."""
     rng = np.random.default_rng(1)
     weight = rng.standard_normal((outputs, channels, 3, 3)).astype(np.float32)
     weight *= rng.random(weight.shape) < (0.3 if channels < 100 else 0.95)
@@ -281,6 +281,9 @@ def test_however_a_batch_is_divided(channels: int, outputs: int, size: int) -> N
             found = net(x[:batch])
             close(found, expected[:batch], 9 * weight[0].size)
             np.testing.assert_array_equal(net(x[:batch]), found)
+            others = rng.standard_normal(x[:batch].shape).astype(np.float32)
+            others[batch // 2] = x[batch // 2]
+            np.testing.assert_array_equal(net(others)[batch // 2], found[batch // 2])
 
 
 def test_parts_of_values() -> None:
