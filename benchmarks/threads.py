@@ -3,7 +3,8 @@
     python benchmarks/threads.py [--rounds 60]
 
 Calls of one thread and of two take turns within a second, since what else a machine does changes
-within minutes. Wants two idle cores. Writes benchmarks/records/threads.json and a table in
+within minutes, and so do two networks of one thread each at once, which share nothing but the
+machine. Wants two idle cores. Writes benchmarks/records/threads.json and a table in
 docs/results.md.
 """
 
@@ -14,6 +15,7 @@ import datetime
 import statistics
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from regrow.bench.environment import processor
 from regrow.export.deploy import pack
 
 BATCHES = (16, 64)
-CALLS = 3  # of each turn, behind one that is not timed
+CALLS = 3  # of each turn, behind one of both threads that is not timed
 
 
 def main() -> None:
@@ -51,35 +53,54 @@ def main() -> None:
 
 
 def turns(path: Path, batch: int, rounds: int) -> dict[str, object]:
-    """Median milliseconds of one thread and of two, and the ratio's quartiles over the rounds."""
-    made = {threads: regrow_runtime.load(path, threads=threads) for threads in (1, 2)}
+    """Median milliseconds of one thread and of two, and quartiles over the rounds of how many times
+    as fast two are; and how many times as fast two networks are that share nothing."""
+    one, two, other = (regrow_runtime.load(path, threads=threads) for threads in (1, 2, 1))
     images = np.random.default_rng(0).standard_normal((batch, 3, 32, 32), np.float32)
-    taken: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(rounds):
-        for threads, network in made.items():
-            network(images)
-            start = time.perf_counter()
+    taken: dict[str, list[float]] = {"one": [], "two": [], "both": []}
+    with ThreadPoolExecutor(2) as pool:
+
+        def both() -> None:
+            for call in [pool.submit(repeated, network) for network in (one, other)]:
+                call.result()
+
+        def repeated(network: regrow_runtime.Network) -> None:
             for _ in range(CALLS):
                 network(images)
-            taken[threads].append(1e3 * (time.perf_counter() - start) / CALLS)
-    ratios = [one / two for one, two in zip(taken[1], taken[2], strict=True)]
+
+        for _ in range(rounds):
+            for name, work in (
+                ("one", lambda: repeated(one)),
+                ("two", lambda: repeated(two)),
+                ("both", both),
+            ):
+                two(images)
+                start = time.perf_counter()
+                work()
+                taken[name].append(1e3 * (time.perf_counter() - start) / CALLS)
+    each = list(zip(*taken.values(), strict=True))
     return {
-        "milliseconds": {str(threads): statistics.median(each) for threads, each in taken.items()},
-        "ratio": statistics.quantiles(ratios, n=4),
+        "milliseconds": {name: statistics.median(taken[name]) for name in ("one", "two")},
+        "faster": statistics.quantiles([alone / shared for alone, shared, _ in each], n=4),
+        "apart": statistics.quantiles([2 * alone / pair for alone, _, pair in each], n=4),
     }
 
 
 def table(record: dict[str, object]) -> str:
     lines = [
-        "| network | batch | one thread, ms | two threads, ms | times as fast (quartiles) |",
-        "|---|---|---|---|---|",
+        "| network | batch | one thread, ms | two, ms | times as fast | two networks apart |",
+        "|---|---|---|---|---|---|",
     ]
     for row in record["rows"]:  # type: ignore[attr-defined]
-        one, two = (f"{row['milliseconds'][threads]:.3g}" for threads in "12")
-        low, middle, high = (f"{ratio:.2f}" for ratio in row["ratio"])
-        cells = [row["network"], str(row["batch"]), one, two, f"**{middle}** ({low} to {high})"]
+        one, two = (f"{row['milliseconds'][name]:.3g}" for name in ("one", "two"))
+        faster, apart = (
+            f"{middle:.2f} ({low:.2f} to {high:.2f})"
+            for low, middle, high in (row["faster"], row["apart"])
+        )
+        cells = [row["network"], str(row["batch"]), one, two, f"**{faster}**", apart]
         lines.append("| " + " | ".join(cells) + " |")
-    about = f"{record['processor']}, {record['date']}; medians of {record['rounds']} turns."
+    about = f"{record['processor']}, {record['date']}; medians and quartiles of "
+    about += f"{record['rounds']} turns."
     return "\n".join([*lines, "", about])
 
 
