@@ -254,9 +254,10 @@ Conv::Panel Conv::panel(const ConvWeights& given, std::size_t group, Span inputs
   }
   singles = pair_up(std::move(singles), widest_);
   for (std::size_t first = 0; first < singles.size();) {
+    const std::size_t floats = few_ ? few_ : widest_ * 16;
     std::size_t channels = kTogether;
     while (channels > 1 &&
-           (channels * (few_ ? few_ : widest_ * 16) > kernels_.sums * 16 || channels > singles.size() - first)) {
+           (channels * floats > kernels_.sums * 16 || channels > singles.size() - first)) {
       channels /= 2;
     }
     add_singles(given, singles.data() + first, channels, inputs, at, made);

@@ -138,7 +138,8 @@ struct Kernels {
   void (*copy_gathered)(const Piece* pieces, std::size_t count, std::size_t pixels,
                         std::size_t lanes, const float* in, const std::int32_t* indices, float* to);
 
-  // Pieces of so many vectors of 16 floats: zero where a vector's pick has no lane. Null where there is no instruction for it.
+  // Pieces of so many vectors of 16 floats: zero where a vector's pick has no lane. Null where there
+  // is no instruction for it.
   void (*copy_picked)(const Piece* pieces, std::size_t count, std::size_t vectors, const float* in,
                       const Pick* picks, float* to);
 

@@ -147,7 +147,7 @@ void run_tile(std::size_t stride, const float* in, const typename Entries::Unit*
               float* out) {
   for (const Strip* const end = strips + strip_count; strips < end; ++strips) {
     run_strip<V, Channels, Rows, N>(stride, in, Entries(entries + strips->begin), *strips,
-                                 outputs + strips->outputs, plane, bias, first, last, finish, out);
+                                    outputs + strips->outputs, plane, bias, first, last, finish, out);
   }
 }
 

@@ -35,7 +35,7 @@ void Window::find_kinds(bool share) {
   std::vector<First> firsts;  // rows of the kernel that have kinds of their own
   for (std::size_t y = 0; y < s.kernel[0]; ++y) {
     const std::size_t at = y * s.dilation[0];
-    // From one row's pixels to the other's, in the output's rows.
+    // From one row's pixels to the other's, in floats.
     const auto down = [&](const First& first) { return (at - first.at) / s.stride[0] * out_.row(); };
     const auto found = std::find_if(firsts.begin(), firsts.end(), [&](const First& first) {
       return (at - first.at) % s.stride[0] == 0 && (share || down(first) % 16 == 0);
