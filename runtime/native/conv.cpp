@@ -40,7 +40,7 @@ Conv::Conv(const ConvWeights& weights, const Geometry& in, const Geometry& out, 
     // How many outputs read a place of the kernel in an input channel.
     const double readers = kept / static_cast<double>(s.channels * s.kernel[0] * s.kernel[1]);
     const double many = out.row() % 8 == 0 ? kManyOfHalves : kManyReaders;
-    window_.emplace(s, in, out, few_ ? few_ : widest_ * 16, few_ || readers < many,
+    window_.emplace(s, in, out, floats(widest_), few_ || readers < many,
                     kernels.copy_picked != nullptr);
   }
   // Offsets are 32 bits wide.
@@ -254,10 +254,9 @@ Conv::Panel Conv::panel(const ConvWeights& given, std::size_t group, Span inputs
   }
   singles = pair_up(std::move(singles), widest_);
   for (std::size_t first = 0; first < singles.size();) {
-    const std::size_t floats = few_ ? few_ : widest_ * 16;
     std::size_t channels = kTogether;
-    while (channels > 1 &&
-           (channels * floats > kernels_.sums * 16 || channels > singles.size() - first)) {
+    while (channels > 1 && (channels * floats(widest_) > kernels_.sums * 16 ||
+                            channels > singles.size() - first)) {
       channels /= 2;
     }
     add_singles(given, singles.data() + first, channels, inputs, at, made);

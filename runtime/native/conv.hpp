@@ -72,7 +72,7 @@ class Conv : public Convolution {
   void add_block(const ConvWeights& weights, std::uint32_t output, Span inputs,
                  const std::vector<std::int32_t>& at, Panel& panel);
   void choose_tiles();
-  std::size_t floats(const Place& place) const { return few_ ? few_ : place.tile.vectors * 16; }
+  std::size_t floats(std::size_t vectors) const { return few_ ? few_ : vectors * 16; }  // of a tile
   void run(const Panel& panel, const Strips& strips, const float* from, const float* residual,
            float* out, const Place& place) const;
 

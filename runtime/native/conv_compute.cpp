@@ -12,7 +12,7 @@ void Conv::run(const Panel& panel, const Strips& strips, const float* from, cons
                   residual ? residual + output * plane + out_.first() + begin : nullptr, low_, high_};
   };
   if (strips.kind == Kind::kNear) {
-    kernels_.run_near(strips.channels, floats(place), from, near_.data(), strips.each.data(),
+    kernels_.run_near(strips.channels, floats(place.tile.vectors), from, near_.data(), strips.each.data(),
                       strips.each.size(), outputs_.data(), plane, bias_.data(), panel.opens,
                       panel.closes, finish(0, place.begin), first + place.begin);
     return;
@@ -48,7 +48,8 @@ void Conv::compute(const float* in, float* scratch, const float* residual, float
     const Place& place = places_[i];
     for (const Panel& panel : panels_[parts_ > 1 ? 0 : share]) {
       if (window_) {
-        window_->fill(panel.pieces, in, place.begin, place.begin + floats(place), kernels_, scratch);
+        window_->fill(panel.pieces, in, place.begin, place.begin + floats(place.tile.vectors), kernels_,
+                      scratch);
       }
       const float* from = window_ ? scratch : in + place.begin;
       for (const Strips& strips : panel.strips) run(panel, strips, from, residual, out, place);

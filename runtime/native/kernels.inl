@@ -25,10 +25,10 @@ REGROW_UNROLL
     for (std::size_t t = 0; t < N; ++t) {
       const std::size_t at = r * stride + t * kFloats<V>;
       V v = sums[r][t];
-      if (finish.residual) v += load_as<V>(finish.residual + plane + at);
+      if (finish.residual) v += load<V>(finish.residual + plane + at);
       v = at_most(at_least(v, finish.low), finish.high);
       if (finish.keep) v = masked(v, finish.keep + at);
-      std::memcpy(out + plane + at, &v, sizeof v);
+      store(out + plane + at, v);
     }
   }
 }
@@ -78,7 +78,7 @@ REGROW_UNROLL
 REGROW_UNROLL
       for (std::size_t t = 0; t < N; ++t) {
         sums[c][r][t] =
-            first ? all<V>(bias[outputs[c]]) : load_as<V>(out + at + r * stride + t * kStep);
+            first ? all<V>(bias[outputs[c]]) : load<V>(out + at + r * stride + t * kStep);
       }
     }
   }
@@ -102,7 +102,7 @@ REGROW_UNROLL
       for (std::size_t r = 0; r < Rows; ++r) {
 REGROW_UNROLL
         for (std::size_t t = 0; t < N; ++t) {
-          const V pixels = held(load_as<V>(from + r * stride + t * kStep));
+          const V pixels = held(load<V>(from + r * stride + t * kStep));
           sums[c][r][t] += one * pixels;
           sums[c + 1][r][t] += other * pixels;
         }
@@ -118,7 +118,7 @@ REGROW_UNROLL
       for (std::size_t r = 0; r < Rows; ++r) {
 REGROW_UNROLL
         for (std::size_t t = 0; t < N; ++t) {
-          sums[c][r][t] += value * load_as<V>(from + r * stride + t * kStep);
+          sums[c][r][t] += value * load<V>(from + r * stride + t * kStep);
         }
       }
     }
@@ -133,9 +133,7 @@ REGROW_UNROLL
 REGROW_UNROLL
     for (std::size_t r = 0; r < Rows; ++r) {
 REGROW_UNROLL
-      for (std::size_t t = 0; t < N; ++t) {
-        std::memcpy(out + at + r * stride + t * kStep, &sums[c][r][t], sizeof(V));
-      }
+      for (std::size_t t = 0; t < N; ++t) store(out + at + r * stride + t * kStep, sums[c][r][t]);
     }
   }
 }

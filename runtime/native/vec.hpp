@@ -19,7 +19,6 @@ constexpr std::size_t kVec = REGROW_WIDTH;
 #if defined(__GNUC__) || defined(__clang__)
 
 typedef float Vec __attribute__((vector_size(4 * REGROW_WIDTH)));
-typedef float VecUnaligned __attribute__((vector_size(4 * REGROW_WIDTH), aligned(4), may_alias));
 // For as few floats: where they are less than a register has room for, a part of one.
 typedef float Quad __attribute__((vector_size(16)));
 typedef float Octet __attribute__((vector_size(32)));
@@ -42,11 +41,8 @@ REGROW_INLINE const float* settled(const float* at) {
 }
 REGROW_INLINE void prefetch(const void* at) { __builtin_prefetch(at); }
 REGROW_INLINE void prefetch_to_write(const float* at) { __builtin_prefetch(at, 1); }
-REGROW_INLINE Vec load(const float* from) {
-  return *reinterpret_cast<const VecUnaligned*>(from);
-}
-template <typename V>
-REGROW_INLINE V load_as(const float* from) {
+template <typename V = Vec>
+REGROW_INLINE V load(const float* from) {
   V v;
   std::memcpy(&v, from, sizeof v);
   return v;
@@ -59,7 +55,10 @@ REGROW_INLINE V held(V v) {
 #endif
   return v;
 }
-REGROW_INLINE void store(float* to, Vec v) { *reinterpret_cast<VecUnaligned*>(to) = v; }
+template <typename V>
+REGROW_INLINE void store(float* to, V v) {
+  std::memcpy(to, &v, sizeof v);
+}
 template <typename V = Vec>
 REGROW_INLINE V all(float x) {
   return V{} + x;
@@ -82,7 +81,7 @@ REGROW_INLINE V masked(V v, V mask) {
 }
 template <typename V>
 REGROW_INLINE V masked(V v, const float* mask) {
-  return masked(v, load_as<V>(mask));
+  return masked(v, load<V>(mask));
 }
 
 // Every second lane of two registers, from the first or the second on.
@@ -149,12 +148,11 @@ struct Vec {
 inline const float* settled(const float* at) { return at; }
 inline void prefetch(const void*) {}
 inline void prefetch_to_write(const float*) {}
-inline Vec load(const float* from) { REGROW_LANES(from[i]); }
 template <std::size_t Floats>
 using VecOf = Vec;
-template <typename V>
-V load_as(const float* from) {
-  return load(from);
+template <typename V = Vec>
+V load(const float* from) {
+  REGROW_LANES(from[i]);
 }
 inline Vec held(Vec v) { return v; }
 inline void store(float* to, Vec v) { std::memcpy(to, v.lane, sizeof v.lane); }

@@ -1,6 +1,7 @@
 #include "window.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <stdexcept>
 
 namespace regrow {
@@ -29,29 +30,27 @@ Window::Window(const ConvShape& shape, const Geometry& in, const Geometry& out, 
 
 void Window::find_kinds(bool share) {
   const ConvShape& s = shape_;
-  struct First {
-    std::size_t at, kind;
-  };
-  std::vector<First> firsts;  // rows of the kernel that have kinds of their own
   for (std::size_t y = 0; y < s.kernel[0]; ++y) {
-    const std::size_t at = y * s.dilation[0];
-    // From one row's pixels to the other's, in floats.
-    const auto down = [&](const First& first) { return (at - first.at) / s.stride[0] * out_.row(); };
-    const auto found = std::find_if(firsts.begin(), firsts.end(), [&](const First& first) {
-      return (at - first.at) % s.stride[0] == 0 && (share || down(first) % 16 == 0);
-    });
-    if (found == firsts.end()) {
-      firsts.push_back({at, kinds_.size()});
+    // From an earlier row's pixels to this one's, in floats, if they can share pieces.
+    const auto down = [&](std::size_t above) -> std::optional<std::size_t> {
+      const std::size_t apart = (y - above) * s.dilation[0];
+      const std::size_t floats = apart / s.stride[0] * out_.row();
+      if (apart % s.stride[0] == 0 && (share || floats % 16 == 0)) return floats;
+      return std::nullopt;
+    };
+    std::size_t above = 0;  // It is the first of its kinds, since those that share are all alike.
+    while (above < y && !down(above)) ++above;
+    if (above == y) {
+      const auto row = static_cast<std::ptrdiff_t>(y * s.dilation[0]) -
+                       static_cast<std::ptrdiff_t>(s.padding[0]);
       rows_.push_back({kinds_.size(), 0});
-      const auto row = static_cast<std::ptrdiff_t>(at) - static_cast<std::ptrdiff_t>(s.padding[0]);
       for (std::size_t x = 0; x < s.kernel[1]; ++x) kinds_.push_back({row, x, 0});
       continue;
     }
-    rows_.push_back({found->kind, down(*found)});
-    for (std::size_t x = 0; x < s.kernel[1]; ++x) {
-      kinds_[found->kind + x].halo = round_up(down(*found), 4);
-    }
-    halo_ = std::max(halo_, round_up(down(*found), 4));
+    const std::size_t kind = rows_[above].kind, offset = *down(above), halo = round_up(offset, 4);
+    rows_.push_back({kind, offset});
+    for (std::size_t x = 0; x < s.kernel[1]; ++x) kinds_[kind + x].halo = halo;
+    halo_ = std::max(halo_, halo);
   }
 }
 
