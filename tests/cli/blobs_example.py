@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -101,10 +102,20 @@ def refused(*arguments: object) -> str:
 
 def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
     """The command in a process of its own, one thread each."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     command = [sys.executable, "-m", "regrow", *map(str, arguments)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a process has printed in all once Ctrl-C ended it; where it hangs, its stacks."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        raise AssertionError(process.communicate()[1]) from None
 
 
 def timeless(record: dict[str, Any]) -> dict[str, Any]:

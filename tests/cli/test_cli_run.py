@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,16 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from blobs_example import BIDIRECTIONAL, PATIENCE, assert_same_run, call, read, start, timeless
+from blobs_example import (
+    BIDIRECTIONAL,
+    PATIENCE,
+    assert_same_run,
+    call,
+    interrupted,
+    read,
+    start,
+    timeless,
+)
 from safetensors.torch import load_file
 
 from regrow.bench.timing import Settings
@@ -233,11 +241,10 @@ def test_interrupted_by_the_keyboard(blobs: str, tmp_path: Path) -> None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = interrupted(process)
     assert process.returncode == 130
-    assert "regrow resume run" in err
-    assert "Traceback" not in err
+    # Before it Python may tell of a destructor that dropped the interrupt.
+    assert err.splitlines()[-1].startswith("error: stopped; go on with `regrow resume run`"), err
     assert (tmp_path / "run/state/dense.progress").exists()
 
 

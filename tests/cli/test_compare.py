@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from blobs_example import call, refused, start
+from blobs_example import call, interrupted, refused, start
 
 STUDY = """
 name = "blobs"
@@ -67,11 +64,7 @@ def test_stopped_and_taken_up_by_two_workers_it_is_the_same(study: Path, tmp_pat
     deadline = time.monotonic() + 60
     while not list(Path("parts").glob("cells/*/result.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    out = ""
-    while not out:
-        first.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it fell into a destructor
-            out, _ = first.communicate(timeout=5)
+    out, _ = interrupted(first)
     assert first.returncode == 130
     assert "goes on where it was" in out
     second = start("compare", study, "--out", "parts", "--workers", "2", cwd=tmp_path)

@@ -17,6 +17,7 @@ from rich.markup import escape
 from regrow.cli.compare import compare_command
 from regrow.cli.data import get_command
 from regrow.cli.export import export_command
+from regrow.cli.interrupt import Interrupt
 from regrow.cli.options import DataDir, Device, Json
 from regrow.cli.pack import pack_command
 from regrow.cli.recommend import recommend_command
@@ -234,14 +235,19 @@ def _perform(
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     command = _command(out, options)
     try:
-        with Progress(quiet=as_json or _later_rank()) as progress:
+        with Interrupt() as interrupt, Progress(quiet=as_json or _later_rank()) as progress:
+
+            def notify(event: dict[str, Any]) -> None:
+                progress(event)
+                interrupt.check()
+
             record = run_all(
                 config,
                 task,
                 out,
                 command=command,
                 checkpoint_seconds=seconds,
-                notify=progress,
+                notify=notify,
                 **options,
             )
     except KeyboardInterrupt:

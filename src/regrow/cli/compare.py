@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from regrow.cli.interrupt import Interrupt
 from regrow.cli.options import DataDir, Device
 from regrow.core.errors import RegrowError
 
@@ -66,7 +67,15 @@ def compare_command(
     cells = asked.cells(data_dir)
     words = ["regrow", "compare", str(study), "--out", str(out)]
     stop_at = None if minutes is None else time.monotonic() + 60 * minutes
-    store = Store(out, data_dir=data_dir, device=device, command=shlex.join(words), stop_at=stop_at)
+    interrupt = Interrupt()
+    store = Store(
+        out,
+        data_dir=data_dir,
+        device=device,
+        notify=interrupt.check,
+        command=shlex.join(words),
+        stop_at=stop_at,
+    )
     every = list(cells.values())
     if worker:
         serve(every, store, workers=workers, tell=say)
@@ -86,23 +95,28 @@ def compare_command(
     if cluster is not None:
         text = study.read_text(encoding="utf-8")
         finish = partial(run_on_cluster, text, every, store, cluster, data_dir=data_dir)
-        _finish(partial(finish, device=device, tell=say), asked, cells, store)
+        _finish(partial(finish, device=device, tell=say), asked, cells, store, interrupt)
         return
     start = [sys.executable, "-m", *words, "--workers", str(workers), "--device", device]
     command = [*start, *more, "--worker"]
     run = partial(run_cells, every, store, workers=workers, command=command, tell=say)
-    _finish(run, asked, cells, store)
+    _finish(run, asked, cells, store, interrupt)
 
 
 def _finish(
-    run: Callable[[], object], asked: Study, cells: Mapping[Place, Cell], store: Store
+    run: Callable[[], object],
+    asked: Study,
+    cells: Mapping[Place, Cell],
+    store: Store,
+    interrupt: Interrupt,
 ) -> None:
     """Run the cells, write the page whatever happens, and tell what failed."""
     from regrow.bench.study import estimate
 
     every = list(cells.values())
     try:
-        run()
+        with interrupt:
+            run()
     except KeyboardInterrupt:
         say("stopped; the same command goes on where it was.")
         raise
