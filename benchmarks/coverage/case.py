@@ -48,10 +48,10 @@ class Case:
     """The stages of one case; `record` says how far it came."""
 
     def __init__(
-        self, tool: str, setting: str, name: str, seconds: float, memory: int, graph: bool
+        self, tool: str, setting: str, name: str, seconds: float, memory: int, only: str | None
     ) -> None:
         self.names = (tool, setting, name)
-        self.seconds, self.memory, self.graph = seconds, memory, graph
+        self.seconds, self.memory, self.only = seconds, memory, only
         self.record: dict[str, Any] = {"setting": setting, "stage": "build"}
 
     def run(self) -> None:
@@ -60,8 +60,11 @@ class Case:
         tool = tools.tool(*self.names[:2])
         entry = models.find(self.names[2])
         example = entry.example()
+        if self.only == "run":
+            self._run_alone(tool, entry, example)
+            return
         pruned, print_before = self._prune(tool, entry, example)
-        if self.graph:
+        if self.only == "graph":
             self._time_again(tool, entry, example, entry.make())
             return
 
@@ -124,6 +127,15 @@ class Case:
         limit_memory(self.memory)
         self.record.update(groups=pruned.groups, units=pruned.units, refused=pruned.refused)
         return pruned, print_before
+
+    @torch.no_grad()
+    def _run_alone(self, tool: Tool, entry: Model, example: Example) -> None:
+        """The memory of one run of the network itself, with which every tool begins."""
+        model = entry.make()
+        tool.warm_up()
+        with Peak() as peak:
+            call(model, example)
+        self.record.update(stage="done", run_growth=peak.growth)
 
     def _time_again(self, tool: Tool, entry: Model, example: Example, model: nn.Module) -> None:
         """The least of three times for the graph, where that is soon done."""
@@ -221,11 +233,13 @@ def main(given: list[str] | None = None) -> None:
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--memory", type=int, default=10 << 30)
-    parser.add_argument("--graph", action="store_true", help="nothing but time and memory")
+    parser.add_argument(
+        "--only", choices=("graph", "run"), help="time and memory; the memory of the network's run"
+    )
     arguments = parser.parse_args(given)
     torch.set_num_threads(1)
     environment.prepare()
-    limits = (arguments.seconds, arguments.memory, arguments.graph)
+    limits = (arguments.seconds, arguments.memory, arguments.only)
     case = Case(arguments.tool, arguments.setting, arguments.name, *limits)
     try:
         case.run()

@@ -42,13 +42,16 @@ ORDER = (
     *("build", "graph", "prune", "original"),
     *("forward", "backward", "size", "reload", "mask", "done"),
 )
-MEASURED = ("graph_seconds", "graph_times", "untried_seconds", "prune_seconds", "memory_growth")
+MEASURED = (
+    *("graph_seconds", "graph_times", "untried_seconds", "prune_seconds"),
+    *("memory_growth", "run_growth"),
+)
 DIGITS = 4  # of numbers in the record
 ALL = 20  # a case with its checks may take as many times the limit, by the clock
 
 
 def attempt(
-    tool: str, setting: str, name: str, seconds: float, memory: int, graph: bool = False
+    tool: str, setting: str, name: str, seconds: float, memory: int, only: str | None = None
 ) -> dict[str, Any]:
     """One case; what a process that died or hung leaves is said in its place."""
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +59,7 @@ def attempt(
         log = Path(folder) / "log"
         arguments = ["--tool", tool, "--setting", setting, "--name", name]
         arguments += ["--seconds", str(seconds), "--memory", str(memory), "--result", str(result)]
-        arguments += ["--graph"] if graph else []
+        arguments += ["--only", only] if only else []
         died = {"setting": setting, "stage": "graph"}
         status = forked(one_case.main, arguments, log, ALL * seconds)
         if status is None:
@@ -143,10 +146,11 @@ def measured(old: dict[str, Any], seconds: float, memory: int) -> bool:
     if "graph_seconds" not in old and old["stage"] == "graph":
         return False
     setting = tools.SETTINGS[old["tool"]][0]
-    new = attempt(old["tool"], setting, old["name"], seconds, memory, graph=True)
+    new = attempt(old["tool"], setting, old["name"], seconds, memory, "graph")
     print(f"{old['tool']:14} {old['name']:45} {new.get('graph_seconds')}", flush=True)
     if "graph_times" not in new:
         return False
+    new |= attempt(old["tool"], setting, old["name"], seconds, memory, "run")
     old.update({k: new[k] for k in MEASURED if k in new}, anew=True)
     return True
 

@@ -21,6 +21,7 @@ from typing import Any
 
 RECORD = Path(__file__).resolve().parents[1] / "records" / "coverage.json"
 LARGE = 16 << 20  # bytes
+MOST = 3  # times the parameters, the goal
 OURS, THEIRS = "regrow", "torch_pruning"
 EXAMPLES = "dims"  # the setting of torch-pruning's examples; see with_torch_pruning.py
 MARKER = "coverage"
@@ -107,6 +108,29 @@ def memory(cases: list[Case]) -> str:
     return f"{statistics.median(values):.1f}, at most {max(values):.1f}" if values else ""
 
 
+def heaviest(cases: list[Case]) -> list[str]:
+    """For which networks regrow took more than `MOST` times the parameters."""
+    ours = [
+        (c["memory_growth"] / c["parameter_bytes"], c)
+        for c in cases
+        if c["tool"] == OURS and "run_growth" in c and c["parameter_bytes"] >= LARGE
+    ]
+    if not ours:
+        return []
+    above = sorted(((times, c) for times, c in ours if times > MOST), key=lambda each: -each[0])
+    listed = ", ".join(
+        f"`{c['name']}` {times:.1f} ({c['run_growth'] / c['parameter_bytes']:.1f})"
+        for times, c in above
+    )
+    beyond = max(times - c["run_growth"] / c["parameter_bytes"] for times, c in ours)
+    told = (
+        f"Of {len(ours)} networks of 16 MiB and more, {len(above)} took more than {MOST} times "
+        f"their parameters' bytes"
+    )
+    told += f" (one run of the network itself, in brackets): {listed}." if above else "."
+    return [f"{told} Beyond a run of the network, regrow took {beyond:.1f} times at most."]
+
+
 def left(cases: list[Case]) -> str:
     """The median share of parameters left where the pruning succeeded."""
     shares = [100 * c["parameters_after"] / c["parameters_before"] for c in cases if c["success"]]
@@ -164,7 +188,7 @@ def table(cases: list[Case], families: bool) -> list[str]:
 
 def report(cases: list[Case], networks: int, families: bool) -> str:
     parts = table(cases, families)
-    for line in both(cases, networks):
+    for line in (*both(cases, networks), *heaviest(cases)):
         parts += ["", line]
     for tool in (OURS, THEIRS):
         told = list(failures(cases, tool))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from regrow.model.coupling import indices as module
 from regrow.model.coupling.indices import Classes, Dim, Indices
+from regrow.model.coupling.numbers import Numbers
 
 SIZES = st.sampled_from([(2, 3), (3, 2), (2, 2), (4, 3), (2, 2, 3), (3, 1, 2), (1, 4)])
 
@@ -32,7 +34,8 @@ def leaves(ways: Indices, dim: Dim, size: int) -> list[set[int]]:
     """For each index, what it goes with; nothing if it is fixed."""
     if dim is None:
         return [set()] * size
-    return [set(ways.leaves(one)) for one in ways.roots(dim).tolist()]
+    rows = ways.going(dim)
+    return [set(rows[rows[:, 1] == index, 0].tolist()) for index in range(size)]
 
 
 def going(ways: Indices, dim: Dim, size: int, gone: set[int]) -> list[bool]:
@@ -289,3 +292,18 @@ def test_whatever_goes_every_equation_holds(data: st.DataObject, steps: int) -> 
     for removed in removals:
         gone = partial(found, removed)
         assert all(law(gone) for law in program.laws)
+
+
+@settings(max_examples=50, deadline=None)
+@given(batches=st.lists(st.sets(st.integers(0, 300), max_size=40), max_size=12))
+def test_numbers_as_a_dictionary_has_them(batches: list[set[int]]) -> None:
+    table, known = Numbers(), {}
+    asked = np.arange(-1, 302)
+    for batch in batches:
+        new = [key for key in batch if key not in known]
+        numbers = list(range(len(known), len(known) + len(new)))
+        table.add(np.array(new, np.int64), np.array(numbers, np.int64))
+        known.update(zip(new, numbers, strict=True))
+        assert table.get(asked).tolist() == [known.get(key, -1) for key in asked.tolist()]
+    lengths = [len(keys) for keys, _ in table._parts]
+    assert all(a >= 2 * b for a, b in itertools.pairwise(lengths))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regrow.core.names import unwrap
+from regrow.engine.freed import give_back
 from regrow.engine.groups import Groups
 from regrow.engine.sizes import candidates, choices, known_sizes, with_attributes
 from regrow.engine.surgery import Edits, IndexMap, Keep, apply
@@ -60,11 +61,13 @@ def cut_out(
 ) -> Shrunk | None:
     """The smaller network, if with some attributes it computes what the masked one does."""
     expected = outputs_of(masked(model, keep, groups=groups), example)
+    give_back()
     gone = groups.gone(keep)
     for edits in possible_edits(model, groups, gone, groups.kept(gone)):
         made = apply(model, edits)
         if computes(made, example, expected):
             return Shrunk(made, IndexMap(edits.keep, edits.shapes), edits)
+        del made  # or the next would lie beside it
     return None
 
 

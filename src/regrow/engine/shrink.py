@@ -13,6 +13,7 @@ from regrow.core.errors import RegrowError, unknown
 from regrow.core.groups import Group
 from regrow.core.names import unwrap
 from regrow.engine.cut import Shrunk, cut_out
+from regrow.engine.freed import give_back
 from regrow.engine.groups import Groups
 from regrow.engine.trial import Trial
 from regrow.model.coupling.groups import Bound, couple
@@ -39,6 +40,7 @@ def find_groups(model: nn.Module, example: Any, *, exclude: Sequence[str] = ()) 
     model = unwrap(model)
     trial = Trial(model, example)
     coupling = couple(model, example, _excluded(model, exclude))
+    give_back()
     found = Groups(coupling, coupling.groups, coupling.bound)
     bad = _culprits(trial, found, _but_one)
     if bad:
@@ -50,6 +52,8 @@ def find_groups(model: nn.Module, example: Any, *, exclude: Sequence[str] = ()) 
     if bad or not free or not trial.lets_go(found, _but_one(found), free):
         tried = Groups(coupling, free, (), found.needed)
         stay = {group.name: _CODE for group in _culprits(trial, tried, _none)}
+    del trial
+    give_back()
     return Groups(coupling, tuple(found), found.bound, {**found.needed, **stay})
 
 
@@ -119,10 +123,9 @@ def _codes(model: nn.Module, groups: Groups) -> list[tuple[frozenset[str], str]]
     for site in groups.coupling.sites:
         kind = type(modules.get(site.module, model))
         for dim in site.dims:
-            for one in set() if dim is None else set(indices.roots(dim).tolist()):
-                for leaf in indices.leaves(one):
-                    if leaf in owner:
-                        found[owner[leaf]].add(f"{kind.__module__}.{kind.__qualname__}")
+            units = set() if dim is None else set(indices.going(dim)[:, 0].tolist())
+            for group in {owner[unit] for unit in units & owner.keys()}:
+                found[group].add(f"{kind.__module__}.{kind.__qualname__}")
     owners = (modules.get(group.name.rpartition(".")[0], model) for group in groups)
     return [
         (frozenset(each), type(owned).__qualname__)

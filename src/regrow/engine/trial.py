@@ -15,6 +15,7 @@ from regrow.core.groups import Group
 from regrow.core.rng import generator
 from regrow.engine.compact import LARGE, compacted
 from regrow.engine.cut import computes, others, outputs_of, possible_edits
+from regrow.engine.freed import give_back
 from regrow.engine.groups import Groups
 from regrow.engine.stand_ins import substitute
 from regrow.engine.surgery import Edits, Keep, cut
@@ -108,6 +109,8 @@ class Trial:
         positive = (torch.rand(_DRAWN, generator=source) + 0.5).repeat(2)
         made: dict[Any, Tensor] = {}
         gone: dict[int, Tensor] = {}
+        for _, tensor, _ in self._tensors.values():
+            tensor.data = tensor.data.new_empty(0)  # or the old would lie beside the new
         for place, (name, tensor, own) in enumerate(self._tensors.values()):
             dims = kept.get(name, {})
             trained = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
@@ -167,6 +170,7 @@ class Trial:
 
     def _outputs(self) -> list[Tensor] | None:
         """None if they are not finite numbers."""
+        give_back()
         try:
             outputs = outputs_of(self.model, self._example)
         except Exception:  # code may refuse numbers that it does not expect
@@ -175,6 +179,7 @@ class Trial:
 
     def _some_fit(self, possible: Sequence[Edits], expected: Sequence[Tensor]) -> bool:
         """Whether some sizes in modules give the outputs; notes which."""
+        give_back()
         for self._fit, edits in enumerate(possible):
             with self._edited(edits):
                 if computes(self.model, self._example, expected):

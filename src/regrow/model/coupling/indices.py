@@ -31,10 +31,9 @@ class Indices(Products):
 
     def __init__(self) -> None:
         super().__init__()
-        self._last = np.zeros(0, np.int64)  # by class, where it was met in the latest list
+        self._last = np.zeros(0, np.int32)  # by class, where it was met in the latest list
         self._fixed: dict[str, int] = {}  # its inverse
-        # What is known until the next change: by class, and by array, which is kept with it.
-        self._leaves: dict[int, tuple[int, ...]] = {}
+        # What is known until the next change, by array, which is kept with it.
         self._going: dict[int, tuple[Classes, npt.NDArray[np.int64]]] = {}
         self._merged: dict[tuple[Any, ...], Classes] = {}  # by the roots of what was merged
 
@@ -133,32 +132,19 @@ class Indices(Products):
             known = self._going[id(dim)] = dim, self._rows(dim)
         return known[1]
 
-    def leaves(self, one: int) -> tuple[int, ...]:
-        """The classes that an index goes with, in the order of dimensions; none if it is fixed."""
-        one = self.root(one)
-        if one in self._reasons:
-            return ()
-        if one not in self._factors:
-            return (one,)
-        if one not in self._leaves:
-            factors = self._factors[one]
-            self._leaves[one] = tuple(leaf for factor in factors for leaf in self.leaves(factor))
-        return self._leaves[one]
-
     def reason(self, one: int) -> str | None:
         """Why an index of this class cannot go: None if it can."""
         one = self.root(one)
         if one in self._reasons:
             return self._reasons[one]
-        reasons = [self.reason(factor) for factor in self._factors.get(one, ())]
+        reasons = [self.reason(factor) for factor in self._factors_of(one)]
         return reasons[0] if reasons and all(each is not None for each in reasons) else None
 
     def factors(self, one: int) -> tuple[int, ...]:
         """Those of a product, as roots; of any other class nothing."""
-        return tuple(self.root(each) for each in self._factors.get(self.root(one), ()))
+        return tuple(self.root(each) for each in self._factors_of(self.root(one)))
 
     def _changes(self) -> None:
-        self._leaves.clear()
         self._going.clear()
 
     def _spread(self, x: Classes, y: Classes) -> tuple[Classes, Classes]:
@@ -217,8 +203,6 @@ class Indices(Products):
         if self._kind[one].any() or self._kind[other].any():
             return False
         self._changes()
-        for gone in y.tolist():
-            del self._factors[gone]
         self._unite(y, x)
         for a, b in zip(one.T, other.T, strict=True):
             self.equate(a, b)
@@ -226,7 +210,7 @@ class Indices(Products):
 
     def _distinct(self, classes: Classes) -> bool:
         if len(self._last) < self._count:
-            self._last = np.zeros(len(self._parent), np.int64)
+            self._last = np.zeros(len(self._parent), np.int32)
         places = np.arange(len(classes))
         self._last[classes] = places
         return bool((self._last[classes] == places).all())
@@ -235,10 +219,10 @@ class Indices(Products):
         one = self.root(one)
         if one in self._reasons:
             return
-        factors = self._factors.get(one)
-        if factors is not None:
-            for factor in factors:
-                self._fix(factor, reason)
+        factors = self._factors_of(one)
+        for factor in factors:
+            self._fix(factor, reason)
+        if factors:
             return
         self._point(one, self._reason(reason))
 
@@ -263,15 +247,14 @@ class Indices(Products):
             self._fix(a, _DISAGREE)
             self._fix(b, _DISAGREE)
             return
-        if a in self._factors and b not in self._factors:
+        if self._kind[b] != PRODUCT:
             a, b = b, a
-        if a not in self._factors:
+        if self._kind[a] != PRODUCT:
             self._unite(np.array([a]), np.array([b]))
             return
         first, second = (
-            [each for each in self._factors[one] if self.reason(each) is None] for one in (a, b)
+            [each for each in self._factors_of(one) if self.reason(each) is None] for one in (a, b)
         )
-        del self._factors[b]
         self._unite(np.array([b]), np.array([a]))
         if len(first) != len(second):
             for factor in (*first, *second):
@@ -283,17 +266,17 @@ class Indices(Products):
     def _reduced(self, one: int) -> int:
         """A root, or the one factor of a product that is not fixed."""
         one = self.root(one)
-        while one in self._factors:
-            free = [each for each in self._factors[one] if self.reason(each) is None]
+        while factors := self._factors_of(one):
+            free = [each for each in factors if self.reason(each) is None]
             if len(free) > 1:
                 return one
-            one = self.root(free[0] if free else self._factors[one][0])
+            one = self.root(free[0] if free else factors[0])
         return one
 
     def _holds(self, product: int, one: int) -> bool:
         return any(
             self.root(factor) == one or self._holds(self.root(factor), one)
-            for factor in self._factors.get(product, ())
+            for factor in self._factors_of(product)
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import ChainMap
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from regrow.model.coupling.classes import FIXED, PLAIN, PRODUCT, Classes, Dim, Store
 from regrow.model.coupling.merged import told_apart
+from regrow.model.coupling.numbers import Numbers
 
 
 class Products(Store):
@@ -19,44 +19,71 @@ class Products(Store):
     def __init__(self) -> None:
         super().__init__()
         self._reasons: dict[int, str] = {}  # why one is fixed, by root
-        self._factors: dict[int, tuple[int, ...]] = {}  # by root
-        self._products: dict[tuple[int, ...], int] = {}
-        self._pairs = np.zeros((1024, 2), np.int64)  # of products of two, by class; 0, 0 of others
+        self._pairs = np.zeros((1024, 2), np.int32)  # of products of two, by class; 0, 0 of others
+        self._of_two = Numbers()  # the inverse, by `_keys`
+        self._factors: dict[int, tuple[int, ...]] = {}  # of products of more, by class
+        self._of_more: dict[tuple[int, ...], int] = {}  # its inverse
 
     def _grow(self, size: int) -> None:
         super()._grow(size)
-        old, self._pairs = self._pairs, np.zeros((size, 2), np.int64)
+        old, self._pairs = self._pairs, np.zeros((size, 2), np.int32)
         self._pairs[: len(old)] = old
 
-    def _multiply(self, columns: Sequence[Classes]) -> Classes:
-        """Products, by row; a fixed factor changes nothing."""
-        rows = list(zip(*(column.tolist() for column in columns), strict=True))
-        single: dict[tuple[int, ...], int] = {}
-        kinds = [self._kind[column] for column in columns]
-        if any(np.count_nonzero(each == FIXED) for each in kinds):
-            rows = [tuple(x for x in row if x not in self._reasons) or row[:1] for row in rows]
-            single = {row: row[0] for row in rows if len(row) == 1}
-        unlike = dict.fromkeys(rows)
-        unmet = not single and not all(np.count_nonzero(self._held[column]) for column in columns)
-        if unmet and len(unlike) == len(rows):  # nothing has one of the factors
-            return self._made(rows, columns)
-        new = [row for row in unlike if row not in self._products and row not in single]
-        if new:
-            self._made(new, columns)
-        known = ChainMap(single, self._products) if single else self._products
-        return self.roots(np.fromiter(map(known.__getitem__, rows), np.int64, len(rows)))
+    def _factors_of(self, root: int) -> tuple[int, ...]:
+        """As they were when the product was made; nothing for what is no product."""
+        if self._kind[root] != PRODUCT:
+            return ()
+        return self._factors.get(root) or tuple(self._pairs[root].tolist())
 
-    def _made(self, rows: Sequence[tuple[int, ...]], columns: Sequence[Classes]) -> Classes:
+    def _multiply(self, columns: Sequence[Classes]) -> Classes:
+        """Products, by row; a fixed factor changes nothing.
+
+        Args:
+            columns: roots.
+        """
+        stack = np.stack(columns, 1)
+        free = self._kind[stack] != FIXED
+        if free.all():
+            return self._product(stack)
+        free[:, 0] |= ~free.any(1)
+        found, counts = np.empty(len(stack), np.int64), free.sum(1)
+        for count in np.unique(counts).tolist():
+            rows = counts == count
+            factors = stack[rows][free[rows]].reshape(-1, count)
+            found[rows] = factors[:, 0] if count == 1 else self._product(factors)
+        return self.roots(found)
+
+    def _product(self, rows: Classes) -> Classes:
+        """Of as many free factors in each row."""
+        if rows.shape[1] > 2:
+            return self._of_many(rows)
+        keys = _keys(rows)
+        unlike, first, back = np.unique(keys, return_index=True, return_inverse=True)
+        met = np.count_nonzero(self._held[rows], 0).all()  # or no product has one of the factors
+        numbers = self._of_two.get(unlike) if met else np.full(len(unlike), -1)
+        new = np.sort(first[numbers < 0])  # in the order of the rows
+        made = self._made(rows[new])
+        self._pairs[made] = rows[new]
+        self._of_two.add(keys[new], made)
+        if len(new) == len(rows):
+            return made
+        numbers[back[new]] = made
+        return self.roots(numbers[back])
+
+    def _of_many(self, rows: Classes) -> Classes:
+        listed = list(map(tuple, rows.tolist()))
+        new = [row for row in dict.fromkeys(listed) if row not in self._of_more]
+        numbers = self._made(np.array(new, np.int64).reshape(-1, rows.shape[1])).tolist()
+        self._of_more.update(zip(new, numbers, strict=True))
+        self._factors.update(zip(numbers, new, strict=True))
+        return self.roots(np.fromiter(map(self._of_more.__getitem__, listed), np.int64))
+
+    def _made(self, rows: Classes) -> Classes:
         """New products, one for each row of factors."""
         made = self._new(len(rows))
         self._kind[made] = PRODUCT
-        for column in columns:
+        for column in rows.T:
             self._hold(column)
-        numbers = made.tolist()
-        self._products.update(zip(rows, numbers, strict=True))
-        self._factors.update(zip(numbers, rows, strict=True))
-        if len(columns) == 2:
-            self._pairs[made] = _flat(rows).reshape(-1, 2)
         return made
 
     def _columns(self, dim: Classes) -> Classes | None:
@@ -64,10 +91,10 @@ class Products(Store):
         products = self._kind[dim] == PRODUCT
         if not products.all():
             return None if products.any() else dim[:, None]
-        pairs = self._pairs[dim]
+        pairs = self._pairs[dim].astype(np.int64)
         if pairs.any(1).all():
             return self.roots(pairs)
-        rows = list(map(self._factors.__getitem__, dim.tolist()))
+        rows = list(map(self._factors_of, dim.tolist()))
         lengths = set(map(len, rows))
         if len(lengths) > 1:
             return None
@@ -89,17 +116,23 @@ class Products(Store):
         while np.count_nonzero(products := (kinds := self._kind[roots]) == PRODUCT):
             times = np.ones(len(roots), np.int64)
             gone = roots[products]
-            pairs = self._pairs[gone]
+            pairs = self._pairs[gone].astype(np.int64)
             if pairs.any(1).all():
                 times[products], factors = 2, pairs.reshape(-1)
             else:
-                rows = list(map(self._factors.__getitem__, gone.tolist()))
+                rows = list(map(self._factors_of, gone.tolist()))
                 times[products], factors = np.fromiter(map(len, rows), np.int64), _flat(rows)
             places, roots = np.repeat(places, times), np.repeat(roots, times)
             roots[np.repeat(products, times)] = factors
             roots = self.roots(roots)
         free = kinds == PLAIN
         return np.stack([roots[free], places[free]], 1)
+
+
+def _keys(rows: Classes) -> Classes:
+    """A number for each pair, which no other has; there are fewer than 2^31 classes."""
+    keys: Classes = rows[:, 0] << 32 | rows[:, 1]
+    return keys
 
 
 def _flat(rows: Sequence[tuple[int, ...]]) -> Classes:
