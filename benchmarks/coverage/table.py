@@ -100,29 +100,31 @@ def median(cases: list[Case], key: str) -> str:
 
 def memory(cases: list[Case]) -> str:
     """Median and most."""
-    values = [
-        c["memory_growth"] / c["parameter_bytes"]
-        for c in cases
-        if c.get("memory_growth") and c["parameter_bytes"] >= LARGE
-    ]
+    values = [times(c, "memory_growth") for c in large(cases) if c.get("memory_growth")]
     return f"{statistics.median(values):.1f}, at most {max(values):.1f}" if values else ""
+
+
+def large(cases: list[Case]) -> list[Case]:
+    return [c for c in cases if c.get("parameter_bytes", 0) >= LARGE]
+
+
+def times(case: Case, key: str) -> float:
+    """A growth in multiples of the parameters' bytes."""
+    return float(case[key] / case["parameter_bytes"])
 
 
 def heaviest(cases: list[Case]) -> list[str]:
     """For which networks regrow took more than `MOST` times the parameters."""
-    ours = [
-        (c["memory_growth"] / c["parameter_bytes"], c)
-        for c in cases
-        if c["tool"] == OURS and "run_growth" in c and c["parameter_bytes"] >= LARGE
-    ]
+    ours = [c for c in large(cases) if c["tool"] == OURS and "run_growth" in c]
     if not ours:
         return []
-    above = sorted(((times, c) for times, c in ours if times > MOST), key=lambda each: -each[0])
+    above = [c for c in ours if times(c, "memory_growth") > MOST]
+    above.sort(key=lambda c: -times(c, "memory_growth"))
     listed = ", ".join(
-        f"`{c['name']}` {times:.1f} ({c['run_growth'] / c['parameter_bytes']:.1f})"
-        for times, c in above
+        f"`{c['name']}` {times(c, 'memory_growth'):.1f} ({times(c, 'run_growth'):.1f})"
+        for c in above
     )
-    beyond = max(times - c["run_growth"] / c["parameter_bytes"] for times, c in ours)
+    beyond = max(times(c, "memory_growth") - times(c, "run_growth") for c in ours)
     told = (
         f"Of {len(ours)} networks of 16 MiB and more, {len(above)} took more than {MOST} times "
         f"their parameters' bytes"

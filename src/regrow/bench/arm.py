@@ -10,13 +10,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from regrow.bench.allocator import keep_freed_memory
 from regrow.bench.data import Splits, TensorPair
 from regrow.bench.environment import native_bf16
 from regrow.bench.job import Job
 from regrow.bench.state import StateFile
 from regrow.bench.tasks import Task, Training
 from regrow.bench.trainer import Trainer
+from regrow.core.allocator import keep_freed_memory
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.rng import generator, seed_of
 from regrow.engine.program import Program

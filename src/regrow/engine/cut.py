@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regrow.core.allocator import give_back
 from regrow.core.names import unwrap
-from regrow.engine.freed import give_back
 from regrow.engine.groups import Groups
 from regrow.engine.sizes import candidates, choices, known_sizes, with_attributes
 from regrow.engine.surgery import Edits, IndexMap, Keep, apply

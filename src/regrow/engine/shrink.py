@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regrow.core.allocator import give_back
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.groups import Group
 from regrow.core.names import unwrap
 from regrow.engine.cut import Shrunk, cut_out
-from regrow.engine.freed import give_back
 from regrow.engine.groups import Groups
 from regrow.engine.trial import Trial
 from regrow.model.coupling.groups import Bound, couple

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from regrow.core.allocator import give_back
 from regrow.core.groups import Group
 from regrow.core.rng import generator
 from regrow.engine.compact import LARGE, compacted
 from regrow.engine.cut import computes, others, outputs_of, possible_edits
-from regrow.engine.freed import give_back
 from regrow.engine.groups import Groups
 from regrow.engine.stand_ins import substitute
 from regrow.engine.surgery import Edits, Keep, cut

@@ -26,9 +26,10 @@ class Numbers:
 
     def add(self, keys: _Array, numbers: _Array) -> None:
         """Different keys, none of which is there yet."""
-        while len(keys) and self._parts and len(self._parts[-1][0]) < 2 * len(keys):
+        if not len(keys):
+            return
+        while self._parts and len(self._parts[-1][0]) < 2 * len(keys):
             more, theirs = self._parts.pop()
             keys, numbers = np.concatenate([more, keys]), np.concatenate([theirs, numbers])
-        if len(keys):
-            order = np.argsort(keys)
-            self._parts.append((keys[order], numbers[order]))
+        order = np.argsort(keys)
+        self._parts.append((keys[order], numbers[order]))

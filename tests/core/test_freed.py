@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 import torch
 
-from regrow.engine.freed import give_back
+from regrow.core.allocator import give_back
 
 
 def resident() -> int:

@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import resource
 import torch
-from regrow.bench.allocator import keep_freed_memory
+from regrow.core.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
