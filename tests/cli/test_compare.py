@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,27 @@ def test_stopped_and_taken_up_by_two_workers_it_is_the_same(study: Path, tmp_pat
     assert table(Path("parts")) == table(Path("whole"))
 
 
-def test_data_that_is_not_there_is_told_before_anything_runs() -> None:
+def test_the_page_is_shown_on_request(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("browser.sh").write_text('printf %s "$1" > "$(dirname "$0")/shown"')
+    monkeypatch.setenv("BROWSER", f"sh {tmp_path / 'browser.sh'} %s")
+    shown = start("compare", study, "--out", "a b", "--open", cwd=tmp_path)
+    _, err = shown.communicate(timeout=120)
+    assert shown.returncode == 0, err
+    page = tmp_path / "a b" / "report.html"
+    assert Path("shown").read_text() == page.as_uri()
+    monkeypatch.setattr(webbrowser, "open", lambda url: False)
+    told = call("report", "a b", "--open")
+    assert told.code == 0, told.err
+    assert "no browser was found; open a b/report.html yourself" in told.out
+    assert "no browser" not in call("report", "a b").out
+
+
+def test_data_that_is_not_there_is_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     Path("study.toml").write_text(STUDY.format(task="spoken_digits"))
     assert call("compare", "study.toml", "--out", "a", "--dry-run").code == 0
     told = refused("compare", "study.toml", "--out", "a", "--data-dir", "none")

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import time
+import webbrowser
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from regrow.cli.interrupt import Interrupt
-from regrow.cli.options import DataDir, Device
+from regrow.cli.options import DataDir, Device, Open
 from regrow.core.errors import RegrowError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def compare_command(
     ] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
+    open_page: Open = False,
     worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
 ) -> None:
     """Compare strategies at equal budgets, and write a page about what was found.
@@ -95,12 +97,14 @@ def compare_command(
     if cluster is not None:
         text = study.read_text(encoding="utf-8")
         finish = partial(run_on_cluster, text, every, store, cluster, data_dir=data_dir)
-        _finish(partial(finish, device=device, tell=say), asked, cells, store, interrupt)
-        return
-    start = [sys.executable, "-m", *words, "--workers", str(workers), "--device", device]
-    command = [*start, *more, "--worker"]
-    run = partial(run_cells, every, store, workers=workers, command=command, tell=say)
-    _finish(run, asked, cells, store, interrupt)
+        run: Callable[[], object] = partial(finish, device=device, tell=say)
+    else:
+        start = [sys.executable, "-m", *words, "--workers", str(workers), "--device", device]
+        command = [*start, *more, "--worker"]
+        run = partial(run_cells, every, store, workers=workers, command=command, tell=say)
+    page = _finish(run, asked, cells, store, interrupt)
+    if open_page and page is not None:
+        show(page)
 
 
 def _finish(
@@ -109,7 +113,7 @@ def _finish(
     cells: Mapping[Place, Cell],
     store: Store,
     interrupt: Interrupt,
-) -> None:
+) -> Path | None:
     """Run the cells, write the page whatever happens, and tell what failed."""
     from regrow.bench.study import estimate
 
@@ -128,6 +132,7 @@ def _finish(
     for cell in failed:
         say(f"failed: {cell.label}: {store.error(cell) or store.error(cell.dense())}")
     say(estimate(every, store).text())
+    return page
 
 
 def write_page(study: Study, cells: Mapping[Place, Cell], store: Store, page: Path) -> Path | None:
@@ -181,6 +186,12 @@ def _keep(study: Path, out: Path) -> None:
             shutil.copyfile(study, out / STUDY)
     except OSError as error:
         raise RegrowError(f"{out} cannot be written: {error.strerror}.") from error
+
+
+def show(page: Path) -> None:
+    """Open a page in the user's browser, or say that there is none."""
+    if not webbrowser.open(page.resolve().as_uri()):
+        say(f"no browser was found; open {page} yourself.")
 
 
 def say(line: str) -> None:

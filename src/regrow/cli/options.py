@@ -17,3 +17,4 @@ DataDir = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")]
+Open = Annotated[bool, typer.Option("--open", help="Show the page in your browser.")]

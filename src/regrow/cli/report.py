@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from regrow.cli.compare import STUDY, report_study, say, study_in
+from regrow.cli.compare import STUDY, report_study, say, show, study_in
+from regrow.cli.options import Open
 from regrow.core.errors import RegrowError
 
 
@@ -23,6 +24,7 @@ def report_command(
         Path | None,
         typer.Option(metavar="LOGS", help="Write every training's curves there, for TensorBoard."),
     ] = None,
+    open_page: Open = False,
 ) -> None:
     """Write one self-contained page from the records of a study, or of one run or many."""
     from regrow.bench.report import find_runs
@@ -41,6 +43,8 @@ def report_command(
         curves = study_curves(*study_in(directory)) if study else run_curves(runs)
         count = write_curves(curves, tensorboard)
         say(f"curves of {count} trainings: tensorboard --logdir {shlex.quote(str(tensorboard))}")
+    if open_page:
+        show(page)
 
 
 def write_runs(runs: list[Path], page: Path, command: str) -> Path:
