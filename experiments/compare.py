@@ -15,8 +15,8 @@ from pathlib import Path
 
 import tables
 
-from regrow.bench.comparison.evidence import Comparison, compare, rows_of
-from regrow.bench.comparison.judgement import CONTROL, alarms, standings, verdict
+from regrow.bench.comparison.evidence import CONTROL, Comparison, compare, rows_of
+from regrow.bench.comparison.judgement import alarms, standings, verdict
 from regrow.bench.comparison.recommend import OURS
 from regrow.bench.comparison.strategies import SHUFFLED
 from regrow.bench.statistics import Interval, paired_difference, student_interval

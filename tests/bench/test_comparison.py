@@ -279,6 +279,38 @@ def test_trials_are_chosen_on_validation_data_and_the_table_survives_its_file() 
     assert evidence.rows_of(evidence.csv_of(rows)) == rows
 
 
+def test_an_arm_of_two_names_counts_once() -> None:
+    rng = np.random.default_rng(2)
+    table = simulated({"one_shot": -3.0, "random": -20.0}, 5, rng)
+    rows = [
+        replace(row, cell=f"{arm}{level}{seed}")
+        for arm, levels in table.arms.items()
+        for level, by in levels.items()
+        for seed, row in by.items()
+    ]
+
+    def named(row: Row, old: str, new: str) -> Row:
+        return replace(row, place=replace(row.place, arm=new)) if row.place.arm == old else row
+
+    names = (("gradual magnitude", "gradual"), ("one_shot", "mine"), ("one_shot", "ours"))
+    more = [named(row, old, new) for old, new in names for row in rows if row.place.arm == old]
+    # A twin is no further name: the lack of it would hide a broken criterion.
+    twins = [named(row, "random", f"{arm}, shuffled") for arm in ("one_shot", "mine", "near")
+             for row in rows if row.place.arm == "random"]  # fmt: skip
+    near = [named(row, "one_shot", "near") for row in rows if row.place.arm == "one_shot"]
+    near[0] = replace(near[0], cell="another")
+    (plain,) = evidence.compare([*rows, *near])
+    (found,) = evidence.compare([*more[:10], *rows, *more[10:], *twins, *near])
+    shuffled = {"one_shot, shuffled", "near, shuffled"}
+    assert set(found.arms) == {"gradual magnitude", "one_shot", "random", "near", *shuffled}
+    assert found.also == {"gradual magnitude": ["gradual"], "one_shot": ["mine", "ours"]}
+    assert standings(found, 0.8) == standings(plain, 0.8)
+    told = verdict(found)
+    assert told[:-2] == verdict(plain)
+    assert told[-2] == "gradual is gradual magnitude under another name: the same cells."
+    assert told[-1] == "mine and ours are one_shot under another name: the same cells."
+
+
 def _reversed(evidence: Evidence) -> dict[str, Tensor]:
     return {name: -w.abs() for name, w in evidence[Need("weight")].items()}
 

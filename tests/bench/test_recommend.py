@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,17 @@ def test_the_best_is_named_with_those_that_are_as_good() -> None:
     assert found.unknowns == ()
     assert len(found.cells) == 25
     assert "rests on 25 cells" in found.text()
+
+
+def test_further_names_of_the_best_are_told() -> None:
+    table = rows({"one_shot": 90.0, "geometric": 92.0})
+    more = [replace(row, place=replace(row.place, arm="mine"))
+            for row in table if row.place.arm == "geometric"]  # fmt: skip
+    found = recommend([[*table, *more]], sparsity=0.95, epochs=20, task="digits", model="cnn")
+    assert (found.strategy, found.also) == ("geometric", ("mine",))
+    assert found.text().startswith("geometric (mine): ")
+    assert "mine" not in (*found.equals, *found.behind)
+    assert found.to_dict()["also"] == ("mine",)
 
 
 def test_twins_with_shuffled_scores_are_no_strategy() -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from regrow.bench.cells import Cell
 from regrow.bench.comparison.grid import Place
+from regrow.bench.comparison.strategies import GRADUAL, SHUFFLED
 from regrow.bench.store import Store
 
 DENSE = "dense"
+CONTROL = GRADUAL.name
 
 COLUMNS = (
     *("task", "model", "pattern", "arm", "sparsity", "seed", "trial", "cell"),
@@ -67,6 +69,8 @@ class Comparison:
         dense: the dense networks' test accuracy by seed.
         arms: rows by arm, sparsity and seed; of several trials the one chosen on validation data.
         trials: how many each arm had.
+        also: further names of arms: a study's `gradual` by magnitude is the control itself, cell
+            for cell, and counts once.
     """
 
     task: str
@@ -75,6 +79,7 @@ class Comparison:
     dense: Mapping[int, float]
     arms: Mapping[str, Mapping[float, Mapping[int, Row]]]
     trials: int
+    also: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def sparsities(self) -> list[float]:
@@ -147,7 +152,22 @@ def _comparison(task: str, model: str, pattern: str, rows: Sequence[Row]) -> Com
         for arm, levels in tried.items()
     }
     most = max((len(t) for levels in tried.values() for t in levels.values()), default=1)
-    return Comparison(task, model, pattern, dense, arms, most)
+    also = _also(arms)
+    twice = {name + twin for names in also.values() for name in names for twin in ("", SHUFFLED)}
+    once = {arm: levels for arm, levels in arms.items() if arm not in twice}
+    return Comparison(task, model, pattern, dense, once, most, also)
+
+
+def _also(arms: Mapping[str, Mapping[float, Mapping[int, Row]]]) -> dict[str, list[str]]:
+    """Further names of arms, by the first of those with the same cells; the control's precedes."""
+    first: dict[frozenset[str], str] = {}
+    also: dict[str, list[str]] = {}
+    for arm in sorted(arms, key=lambda arm: arm != CONTROL):
+        cells = frozenset(row.cell for rows in arms[arm].values() for row in rows.values())
+        name = first.setdefault(cells, arm)
+        if name != arm and not arm.endswith(SHUFFLED):
+            also.setdefault(name, []).append(arm)
+    return also
 
 
 def _best(trials: Mapping[float, Mapping[int, Row]]) -> Mapping[int, Row]:

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from regrow.bench.comparison.evidence import Comparison
-from regrow.bench.comparison.strategies import GRADUAL, RANDOM, SHUFFLED, SMALL
+from regrow.bench.comparison.evidence import CONTROL, Comparison
+from regrow.bench.comparison.strategies import RANDOM, SHUFFLED, SMALL
 from regrow.bench.crossing import Crossing, crossing
 from regrow.bench.statistics import Interval, holm, paired_difference, student_p
 
 CLAIM, LOOK = 5, 3
 """Seeds that a claim needs, and those below which there is not even a look."""
-
-CONTROL = GRADUAL.name
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,12 @@ def verdict(comparison: Comparison) -> list[str]:
         for arm, crossing in crossings(comparison).items()
         if arm not in (RANDOM.name, SMALL) and not arm.endswith(SHUFFLED)
     }
-    return lines + _crossings(comparison, found)
+    lines += _crossings(comparison, found)
+    return lines + [
+        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} {arm} under another name: the "
+        "same cells."
+        for arm, names in comparison.also.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean
 
 from regrow.bench.comparison import charts
-from regrow.bench.comparison.evidence import Comparison, Row
-from regrow.bench.comparison.judgement import CONTROL, LOOK, alarms, best, standings, verdict
+from regrow.bench.comparison.evidence import CONTROL, Comparison, Row
+from regrow.bench.comparison.judgement import LOOK, alarms, best, standings, verdict
 from regrow.bench.comparison.strategies import RANDOM, SHUFFLED
 from regrow.bench.report import render
 from regrow.bench.report.parts import Figure, Key, Table, twice

@@ -27,6 +27,7 @@ class Recommendation:
 
     Attributes:
         strategy: the arm with the best mean test accuracy.
+        also: further names of it in the study.
         accuracy: its accuracy in percent over seeds, at the sparsity that was measured.
         equals: arms that were not found to be worse, best first.
         behind: the others with their differences from the strategy in points.
@@ -36,6 +37,7 @@ class Recommendation:
     """
 
     strategy: str
+    also: tuple[str, ...]
     accuracy: Interval
     equals: tuple[str, ...]
     behind: dict[str, Interval]
@@ -50,8 +52,9 @@ class Recommendation:
     def text(self) -> str:
         """For people."""
         seeds = f"{self.accuracy.n} seed{'s' * (self.accuracy.n != 1)}"
+        name = f"{self.strategy} ({', '.join(self.also)})" if self.also else self.strategy
         lines = [
-            f"{self.strategy}: {_interval(self.accuracy)} % test accuracy at "
+            f"{name}: {_interval(self.accuracy)} % test accuracy at "
             f"{100 * self.sparsity:g} % sparsity, {self.epochs} epochs ({self.model} on "
             f"{self.task}, {seeds})"
         ]
@@ -133,6 +136,7 @@ def recommend(
     values = nearest.accuracy(top.arm, level)
     return Recommendation(
         top.arm,
+        tuple(nearest.also.get(top.arm, ())),
         student_interval(values.values()),
         top.equals,
         dict(top.behind),
