@@ -57,8 +57,8 @@ def networks() -> Iterator[tuple[str, nn.Module]]:
         yield f"VGG16, uniformly {100 * sparsity:g} % sparse", model.eval()
 
 
-def measure(settings: Settings, only: str) -> dict[str, Any]:
-    results = {}
+def measure(settings: Settings, only: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each network's name and times, as soon as they are there."""
     with tempfile.TemporaryDirectory() as folder:
         for name, model in networks():
             if only not in name:
@@ -67,8 +67,7 @@ def measure(settings: Settings, only: str) -> dict[str, Any]:
             pack(model, path, example=torch.zeros(1, 3, 32, 32))
             print(name, flush=True)
             date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-            results[name] = {"date": date, **asdict(time_network(path, settings))}
-    return {"settings": asdict(settings), "networks": results}
+            yield name, {"date": date, **asdict(time_network(path, settings))}
 
 
 def cells(timing: dict[str, Any]) -> Iterator[tuple[tuple[int, int], dict[tuple[str, str], float]]]:
@@ -154,18 +153,19 @@ def main() -> None:
         settings = Settings(
             tuple(options.batch), tuple(options.threads), ENGINES, options.seconds, layers=True
         )
-        before: dict[str, Any] = {}
-        if options.only and not options.attempt:
-            old = json.loads(RECORD.read_text())
-            if old["settings"] != json.loads(json.dumps(asdict(settings))):
-                parser.error(f"the record is of {old['settings']}: take those, or --try.")
-            before = old["networks"]
-        record = measure(settings, options.only)
+        record = {"settings": json.loads(json.dumps(asdict(settings))), "networks": {}}
+        old = json.loads(RECORD.read_text())
+        if options.only and not options.attempt and old["settings"] != record["settings"]:
+            parser.error(f"the record is of {old['settings']}: take those, or --try.")
+        if old["settings"] == record["settings"] and not options.attempt:
+            record = old
+        for name, timing in measure(settings, options.only):
+            record["networks"][name] = timing
+            if not options.attempt:
+                RECORD.write_text(json.dumps(record, indent=1) + "\n")
         if options.attempt:
             print("\n".join(page(record)))
             return
-        record["networks"] = before | record["networks"]
-        RECORD.write_text(json.dumps(record, indent=1) + "\n")
     record = json.loads(RECORD.read_text())
     replace(ROOT / "docs" / "results.md", "speed", "\n".join(page(record)))
 

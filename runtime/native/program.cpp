@@ -51,6 +51,7 @@ void Program::check(const View& view) const {
 }
 
 void Program::step(Run run, double useful, std::optional<Rows> rows) {
+  if (!turns_.empty()) throw std::logic_error("the program is finished; no step can follow");
   steps_.push_back({std::move(run), std::move(rows)});
   useful_.push_back(useful);
 }

@@ -38,7 +38,7 @@ class Program {
   void softmax(View from, View to, bool log);
   void layer_norm(View from, std::size_t axes, float eps, std::vector<float> weight,
                   std::vector<float> bias, View to);
-  // All steps are there.
+  // All steps are there: none can follow, and before it nothing runs.
   void finish();
   void input(View to) {
     check(to);
@@ -117,6 +117,7 @@ class Program {
   void give_back(std::unique_ptr<Context> context);
   std::size_t lanes_of(const View& view) const { return constant_[view.buffer] ? 1 : lanes_; }
   void check(const View& view) const;
+  void check_finished() const;
 
   const std::size_t lanes_, shares_, members_;  // of a step; with images of their own
   const Kernels& kernels_;

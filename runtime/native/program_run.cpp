@@ -120,11 +120,18 @@ void Program::store(float* const* buffers, Group group, const std::vector<float*
   }
 }
 
+void Program::check_finished() const {
+  if (turns_.empty() && !steps_.empty()) {
+    throw std::logic_error("the program is not finished; call finish() after its last step");
+  }
+}
+
 void Program::run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
                   std::size_t images) {
   if (inputs.size() != inputs_.size() || outputs.size() != outputs_.size()) {
     throw std::invalid_argument("other inputs or outputs than the program was made for");
   }
+  check_finished();
   std::unique_ptr<Context> mine = context();
   const auto group = [&](std::size_t begin) { return Group{begin, std::min(lanes_, images - begin)}; };
   if (members_ > 1) {
@@ -154,6 +161,7 @@ void Program::run(const std::vector<const float*>& inputs, const std::vector<flo
 
 std::vector<double> Program::profile(std::size_t repeats) {
   using Clock = std::chrono::steady_clock;
+  check_finished();
   std::unique_ptr<Context> mine = context();
   std::vector<double> least(steps_.size(), std::numeric_limits<double>::infinity());
   for (std::size_t repeat = 0; repeat < repeats; ++repeat) {
