@@ -87,6 +87,15 @@ def test_what_is_not_known_is_said() -> None:
     assert (found.task, found.model) == ("digits", "cnn")
     assert "anything of vgg16 here" in found.unknowns[0]
     assert "3 seeds are a look" in found.unknowns[1]
+    known += [rows(TRUTH, task="digits_small", epochs=10), rows(TRUTH, task="cifar10_small")]
+    for task, model, nearest in (
+        ("cifar10", "cnn", "cifar10"),
+        ("cifar10_small", "resnet20", "cifar10_small"),
+        ("cifar", "cnn", "cifar10_small"),
+        ("digits_small_too", "resnet20", "digits"),
+    ):
+        found = recommend(known, sparsity=0.8, epochs=20, task=task, model=model)
+        assert found.task == nearest
     single = recommend([rows(TRUTH, seeds=1)], sparsity=0.8, epochs=20, task="digits")
     assert len(single.equals) == 4  # one seed tells nothing apart
     assert "there is 1" in single.unknowns[0]

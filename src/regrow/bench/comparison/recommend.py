@@ -95,8 +95,9 @@ def recommend(
             density.
         epochs: the most after the dense network; arms that took more are left out.
         task, model: what shall be pruned; where it was not measured, the nearest is: the task with
-            another model, else the model on another task, else whatever is there. Of several
-            studies that are equally near, the one with the largest budget counts.
+            another model, else a part of the task or one that it is a part of, as their names tell
+            (cifar10_small of cifar10), else the model on another task, else whatever is there. Of
+            several studies that are equally near, the one with the largest budget counts.
         pattern: "element", "unit" or another.
 
     Raises:
@@ -122,9 +123,11 @@ def recommend(
             f"no arm in the records took at most {epochs} epochs; the least is {least}."
         )
 
-    def nearness(each: Comparison) -> tuple[bool, bool, int]:
+    def nearness(each: Comparison) -> tuple[bool, bool, bool, int]:
         rows = (row for arm in each.arms.values() for by in arm.values() for row in by.values())
-        return each.task == task, each.model == model, max(own[r.place, r.cell] for r in rows)
+        akin = each.task.startswith(task) or task.startswith(each.task)
+        largest = max(own[row.place, row.cell] for row in rows)
+        return each.task == task, akin, each.model == model, largest
 
     nearest = max(found, key=nearness)
     level = min(nearest.sparsities, key=lambda each: abs(_depth(each) - _depth(sparsity)))
