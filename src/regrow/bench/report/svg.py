@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-ARM_COLOURS = 7
+ARM_COLOURS = 9
 PHASE_COLOURS = 6
 COLOURS = (
     *("ink", "muted", "grid", "surface", "survived", "regrown"),
