@@ -12,7 +12,7 @@ import pytest
 
 from regrow.bench.comparison.cluster import run_on_cluster
 from regrow.bench.comparison.evidence import gather
-from regrow.bench.comparison.grid import study_of
+from regrow.bench.comparison.study_file import study_of
 from regrow.bench.store import Store
 from regrow.bench.study import run_cells
 from regrow.core.errors import RegrowError

@@ -18,12 +18,13 @@ from small_task import TRAINING, small
 from torch import Tensor, nn
 
 from regrow.bench import Splits, TensorPair, models
-from regrow.bench.comparison import evidence, grid
+from regrow.bench.comparison import evidence, study_file
 from regrow.bench.comparison.evidence import Comparison, Row
-from regrow.bench.comparison.grid import Place, Study, study_of
+from regrow.bench.comparison.grid import Place, Study
 from regrow.bench.comparison.judgement import alarms, best, standings, verdict
 from regrow.bench.comparison.page import write_study
 from regrow.bench.comparison.strategies import STRATEGIES
+from regrow.bench.comparison.study_file import study_of
 from regrow.bench.comparison.thin import thinned
 from regrow.bench.store import Store
 from regrow.bench.study import run_cells
@@ -86,6 +87,9 @@ def test_criteria_patterns_trials_and_strategies_of_its_own() -> None:
         assert at.pattern == "unit"
         assert cell.program is None or cell.program.structured
         assert cell.program is not None or "of the macs" in cell.model
+    plain = study(pattern="unit", seeds=1).cells()
+    named = study(pattern="unit", criteria=["norm"], seeds=1).cells()
+    assert {p: c.key for p, c in plain.items()} == {p: c.key for p, c in named.items()}
     tried = study(trials=[0.5, 2.0], seeds=1).cells()
     assert len(tried) == 2 * len(study(seeds=1).cells())
     assert {cell.lr for at, cell in tried.items() if at.arm != "small dense"} == {0.025, 0.1}
@@ -94,6 +98,11 @@ def test_criteria_patterns_trials_and_strategies_of_its_own() -> None:
     (program,) = {c.program for at, c in cells.items() if (at.arm, at.sparsity) == ("mine", 0.8)}
     assert program is not None
     assert program.stages[0].plan.schedule.sparsities[0] == pytest.approx(0.4)  # type: ignore[union-attr]
+    usual = study(
+        own={"mine": {"recipe": "hybrid"}}, strategies=["mine", "hybrid"], seeds=1
+    ).cells()
+    keys = {(at.arm, at.sparsity): cell.key for at, cell in usual.items()}
+    assert keys["mine", 0.5] == keys["hybrid", 0.5]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -122,14 +131,19 @@ def test_what_is_refused() -> None:
         ({"strategies": ["geometrc"]}, "Did you mean 'geometric'"),
         ({"sparsities": [1.5]}, "in [0, 1); got 1.5"),
         ({"sparsities": ["a"]}, "must be a list of numbers"),
-        ({"seeds": 0}, "seeds=0 is a whole number of at least 1"),
+        ({"seeds": 0}, "seeds=0 must be a whole number of at least 1"),
         ({"epoch": 3}, "Did you mean 'epochs'"),
         ({"trials": [0.0]}, "above 0"),
         ({"strategies": []}, "a grid needs strategies"),
         ({"models": ["mpl"]}, "Did you mean 'mlp'"),
         ({"training": {"lrr": 1}}, "unknown training key"),
         ({"training": {"lr": "high"}}, "training.lr='high'"),
-        ({"epochs": 2}, "5 cuts do not fit 2 epochs"),
+        ({"epochs": 2}, "geometric at 50 % in 2 epochs: 5 cuts do not fit 2 epochs"),
+        ({"epochs": 1, "strategies": ["one_shot"]}, "gradual magnitude at 50 % in 1 epoch: "),
+        ({"task": ["small"]}, "task=['small'] must be one name"),
+        ({"pattern": ["unit"]}, "pattern=['unit'] must be a table"),
+        ({"pattern": {"n": 2}}, "pattern={'n': 2} must have a name"),
+        ({"training": 3}, "training=3 must be a table"),
         ({"criteria": ["magntude"]}, "Did you mean 'magnitude'"),
     ):
         with pytest.raises(RegrowError, match=re.escape(words)):
@@ -138,10 +152,25 @@ def test_what_is_refused() -> None:
     with pytest.raises(RegrowError, match="'long' lasts 9 epochs, the others 5; make them equal"):
         study(own=long, strategies=["long"]).cells()
     assert study("unequal", own=long, strategies=["long"]).cells()
-    with pytest.raises(RegrowError, match="names no recipe"):
-        study(own={"a": {"cuts": 3}})
-    with pytest.raises(RegrowError, match="split=2 is a fraction"):
-        study(own={"a": {"recipe": "hybrid", "split": 2}})
+    for name, table, words in (
+        ("a", {"cuts": 3}, "names no recipe"),
+        ("a", 3, "strategies.a=3 must be a table"),
+        ("a", {"recipe": "hybrd"}, "Did you mean 'hybrid'"),
+        ("a", {"recipe": "hybrid", "split": 2}, "split=2 must be a fraction"),
+        ("a", {"recipe": "hybrid", "cutz": 2}, "Did you mean 'cuts'"),
+        ("a", {"recipe": "hybrid", "cuts": "two"}, "cuts='two': input should be a valid integer"),
+        ("a", {"recipe": "iterative", "restart": 1}, "restart=1 must be true or false"),
+        ("a", {"recipe": "one_shot", "sparsity": 0.5}, "sparsity is the grid's to say"),
+        ("a", {"recipe": "one_shot", "pattern": "unit"}, "pattern is the grid's to say"),
+        ("a", {"recipe": "codeq"}, "'codeq' cannot be told how much to cut"),
+        ("a", {"recipe": "manual"}, "'manual' cannot be told how much to cut"),
+        ("random", {"recipe": "one_shot"}, "cannot be named 'random', which means another arm"),
+        ("one, two", {"recipe": "one_shot"}, "choose another name, without a comma"),
+    ):
+        with pytest.raises(RegrowError, match=re.escape(words)):
+            study(own={name: table})
+    with pytest.raises(RegrowError, match="strategies=3 must be a table"):
+        study_of({"grid": [{}], "strategies": 3}, "a", "a.toml")
     with pytest.raises(RegrowError, match=r"begin one with a line \[\[grid\]\]"):
         study_of({}, "a", "a.toml")
     with pytest.raises(RegrowError, match="schema 2"):
@@ -149,7 +178,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(RegrowError, match="'equal' nor 'unequal'"):
         study("fair")
     with pytest.raises(RegrowError, match="there is no study file"):
-        grid.read(Path("none.toml"))
+        study_file.read(Path("none.toml"))
 
 
 @pytest.mark.parametrize("of", ["parameters", "macs"])

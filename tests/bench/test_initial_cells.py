@@ -13,7 +13,7 @@ from small_task import TRAINING, small
 from torch import Tensor
 
 from regrow.bench.cells import Cell
-from regrow.bench.comparison.grid import study_of
+from regrow.bench.comparison.study_file import study_of
 from regrow.bench.store import Store
 from regrow.bench.study import run_cells
 from regrow.recipes import one_shot, snip, synflow

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from small_task import small
 
-from regrow.bench.comparison.grid import Study, study_of
+from regrow.bench.comparison.grid import Study
+from regrow.bench.comparison.study_file import study_of
 from regrow.bench.store import Store
 from regrow.bench.study import run_cells
 from regrow.bench.tensorboard import Curves, study_curves, write_curves

@@ -91,7 +91,7 @@ def configure(
     name = given.get("recipe")
     if not isinstance(name, str):
         raise RegrowError(f"{recipe} names no recipe; add a line like recipe = 'bidirectional'.")
-    make = RECIPES[name].make
+    _, defaults = parameters_of(name)
     where = task or str(given.get("task", "digits"))
     found = find_task(where)
     network = model or str(given.get("model", next(iter(found.models))))
@@ -109,16 +109,15 @@ def configure(
             parameters[key] = _value(text)
     trained = typed_training(training, found)
     complete = replace(found.training, **trained)
-    types, defaults = _parameters(make)
     if "seed" in parameters:
         raise RegrowError(
             "the seed is of the whole run, not of its recipe: say --seed N, or write seed = N "
             "above the tables of a recipe file."
         )
-    chosen = _typed(parameters, types, f"parameter of recipe {name!r}:")
+    chosen = typed_parameters(parameters, name)
     if "epochs" in defaults and "epochs" not in chosen:
         total = complete.fine_tune_epochs
-        if make().start == "initial":  # All training is the recipe's own.
+        if RECIPES[name].make().start == "initial":  # All training is the recipe's own.
             total += complete.dense_epochs
         defaults["epochs"] = _share(defaults["epochs"], total)
     names = _controls(name, controls if controls is not None else given.get("controls"))
@@ -169,8 +168,13 @@ def _value(text: str) -> Any:
         return text
 
 
-def _parameters(make: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Types and defaults of a recipe's parameters, the keywords shared by all included."""
+def parameters_of(recipe: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Types and defaults of a recipe's parameters, the keywords shared by all included.
+
+    Raises:
+        RegrowError: the recipe is not known.
+    """
+    make = RECIPES[recipe].make
     hints = get_type_hints(make)
     types: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
@@ -182,6 +186,16 @@ def _parameters(make: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         elif name != "seed":
             types[name], defaults[name] = hints[name], parameter.default
     return types, defaults
+
+
+def typed_parameters(values: Mapping[str, Any], recipe: str) -> dict[str, Any]:
+    """Parameters of a recipe, checked; the seed is none of them.
+
+    Raises:
+        RegrowError: a key is not known, or a value is not of its type.
+    """
+    types, _ = parameters_of(recipe)
+    return _typed(values, types, f"parameter of recipe {recipe!r}:")
 
 
 def typed_training(values: Mapping[str, Any], task: Task) -> dict[str, Any]:

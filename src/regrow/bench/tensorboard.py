@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from regrow.bench.cells import Cell
-from regrow.bench.comparison.evidence import DENSE
 from regrow.bench.comparison.grid import Place
+from regrow.bench.comparison.strategies import DENSE
 from regrow.bench.report.records import read_run
 from regrow.bench.store import Store
 from regrow.core.errors import RegrowError

@@ -61,7 +61,7 @@ def compare_command(
     regrow compare study.toml --out studies/first --workers 2
     """
     from regrow.bench.comparison.cluster import run_on_cluster
-    from regrow.bench.comparison.grid import read
+    from regrow.bench.comparison.study_file import read
     from regrow.bench.store import Store
     from regrow.bench.study import estimate, run_cells, serve
 
@@ -163,7 +163,7 @@ def report_study(directory: Path, page: Path) -> Path:
     Raises:
         RegrowError: nothing of it is finished.
     """
-    from regrow.bench.comparison.grid import read
+    from regrow.bench.comparison.study_file import read
 
     written = write_page(read(directory / STUDY), *study_in(directory), page)
     if written is None:
@@ -173,7 +173,7 @@ def report_study(directory: Path, page: Path) -> Path:
 
 def study_in(directory: Path) -> tuple[Mapping[Place, Cell], Store]:
     """The cells of the study that lies in a directory, and their store."""
-    from regrow.bench.comparison.grid import read
+    from regrow.bench.comparison.study_file import read
     from regrow.bench.store import Store
 
     return read(directory / STUDY).cells(), Store(directory)

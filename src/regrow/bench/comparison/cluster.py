@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from regrow.bench.cells import Cell
-from regrow.bench.comparison.grid import study_of
+from regrow.bench.comparison.study_file import study_of
 from regrow.bench.store import Store
 from regrow.bench.study import Tell, estimate
 from regrow.bench.toml import parse

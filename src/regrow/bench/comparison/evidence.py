@@ -11,10 +11,9 @@ from typing import Any
 
 from regrow.bench.cells import Cell
 from regrow.bench.comparison.grid import Place
-from regrow.bench.comparison.strategies import GRADUAL, SHUFFLED
+from regrow.bench.comparison.strategies import DENSE, GRADUAL, SHUFFLED
 from regrow.bench.store import Store
 
-DENSE = "dense"
 CONTROL = GRADUAL.name
 
 COLUMNS = (

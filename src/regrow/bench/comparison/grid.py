@@ -1,9 +1,9 @@
-"""A study as its file describes it: which arms, at which sparsities, with which seeds."""
+"""A study's cells: which arms, at which sparsities, with which seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,10 @@ from regrow.bench.comparison.strategies import (
 from regrow.bench.comparison.thin import thinned
 from regrow.bench.config import typed_training
 from regrow.bench.tasks import Task, Training, checked_splits, find_task
-from regrow.bench.toml import check_schema, read_toml
-from regrow.core.budget import check_sparsity
 from regrow.core.errors import RegrowError, unknown
 from regrow.engine.program import Program
 
-SCHEMA = 1
 _TELLING = 0.95
-_TOP = ("schema", "name", "budget", "grid", "strategies")
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,8 @@ class Grid:
         strategies: names.
         sparsities: of what the pattern says.
         models: of the task; none named: its first.
-        criteria: of what is cut; one, or each with each strategy.
+        criteria: of what is cut; one, or each with each strategy. None named: magnitude, or the
+            norm of units.
         pattern: what is cut together; a name or a table.
         seeds: how many, from 0 on.
         epochs: of every arm, after the dense network; one that starts from initial weights gets
@@ -78,7 +75,7 @@ class Grid:
     strategies: tuple[str, ...]
     sparsities: tuple[float, ...]
     models: tuple[str, ...] = ()
-    criteria: tuple[str, ...] = ("magnitude",)
+    criteria: tuple[str, ...] = ()
     pattern: Any = "element"
     seeds: int = 5
     epochs: int = 20
@@ -89,6 +86,11 @@ class Grid:
     def kind(self) -> str:
         """The pattern's name."""
         return self.pattern if isinstance(self.pattern, str) else str(self.pattern["name"])
+
+    @property
+    def usual(self) -> str:
+        """The criterion of the controls, and of all arms where none is named."""
+        return "norm" if self.kind == "unit" else "magnitude"
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,16 @@ class Study:
         tried = replace(training, fine_tune_lr=training.fine_tune_lr * place.trial)
         for arm, strategy, cut in self._strategies(grid, place.sparsity):
             epochs, lr = grid.epochs, tried.fine_tune_lr
-            program = strategy.program(place.sparsity, epochs, place.seed, cut)
-            if program.start == "initial":  # As much training as others have with their dense one.
-                epochs, lr = training.dense_epochs + epochs, training.lr * place.trial
+            try:
                 program = strategy.program(place.sparsity, epochs, place.seed, cut)
+                if program.start == "initial":  # As much as others have with their dense one.
+                    epochs, lr = training.dense_epochs + epochs, training.lr * place.trial
+                    program = strategy.program(place.sparsity, epochs, place.seed, cut)
+            except RegrowError as error:
+                time = f"{epochs} epoch{'s' * (epochs != 1)}"
+                raise RegrowError(
+                    f"{arm} at {100 * place.sparsity:g} % in {time}: {error}"
+                ) from error
             self._check_budget(arm, program, epochs)
             cycles = strategy.cycles(program, program.epochs or epochs)
             here = replace(place, arm=arm)
@@ -180,19 +188,18 @@ class Study:
         shuffled = max(telling) if telling else min(grid.sparsities)
         for name in grid.strategies:
             strategy = find(name, self.own)
-            for criterion in grid.criteria:
+            for criterion in grid.criteria or (grid.usual,):
                 arm = f"{name}, {criterion}" if several else name
                 cut = {"criterion": criterion, "pattern": grid.pattern}
                 yield arm, strategy, cut
                 if sparsity == shuffled and _can_be_shuffled(grid, strategy, criterion):
                     wrong = {"name": "shuffled", "of": criterion}
                     yield arm + SHUFFLED, strategy, {**cut, "criterion": wrong}
-        usual = "norm" if grid.kind == "unit" else "magnitude"
-        cut = {"pattern": grid.pattern, "criterion": usual}
+        cut = {"pattern": grid.pattern, "criterion": grid.usual}
         yield RANDOM.name, RANDOM, cut
         yield GRADUAL.name, GRADUAL, cut
         if sparsity == shuffled and grid.kind != "unit":
-            wrong = {"name": "shuffled", "of": usual}
+            wrong = {"name": "shuffled", "of": grid.usual}
             yield GRADUAL.name + SHUFFLED, GRADUAL, {**cut, "criterion": wrong}
 
     def _check_budget(self, arm: str, program: Program, epochs: int) -> None:
@@ -232,74 +239,3 @@ def _small(
 def _told(place: Place) -> str:
     tried = "" if place.trial == 1 else f", learning rate x {place.trial:g}"
     return f"{place.model}, {place.arm} at {100 * place.sparsity:g} %, seed {place.seed}{tried}"
-
-
-def read(path: Path) -> Study:
-    """A study from its TOML file.
-
-    Raises:
-        RegrowError: the file cannot be read; a key is not known (with the nearest one), or a value
-            is not of its kind.
-    """
-    return study_of(read_toml(path, "study"), path.stem, str(path))
-
-
-def study_of(data: dict[str, Any], name: str, where: str) -> Study:
-    """A study from plain data; see `read`."""
-    check_schema(data, SCHEMA, where)
-    for key in data:
-        if key not in _TOP:
-            raise unknown(f"key in {where}:", key, _TOP)
-    budget = data.get("budget", "equal")
-    if budget not in ("equal", "unequal"):
-        raise RegrowError(f"{where}: budget={budget!r} is neither 'equal' nor 'unequal'.")
-    tables = data.get("grid")
-    if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
-        raise RegrowError(f"{where} has no grid; begin one with a line [[grid]].")
-    own = {key: Strategy.of(key, table) for key, table in data.get("strategies", {}).items()}
-    return Study(
-        str(data.get("name", name)),
-        tuple(_grid(table, own, where) for table in tables),
-        own,
-        budget == "equal",
-    )
-
-
-def _grid(table: Mapping[str, Any], own: Mapping[str, Strategy], where: str) -> Grid:
-    known = [each.name for each in fields(Grid)]
-    for key in table:
-        if key not in known:
-            raise unknown(f"key of a grid in {where}:", key, known)
-    for key in ("task", "strategies", "sparsities"):
-        if not table.get(key):
-            raise RegrowError(f"{where}: a grid needs {key}; see `regrow compare --help`.")
-    values: dict[str, Any] = dict(table)
-    for key, kind in (
-        ("strategies", str),
-        ("models", str),
-        ("criteria", str),
-        ("sparsities", float),
-        ("trials", float),
-    ):
-        if key in values:
-            values[key] = _list(where, key, values[key], kind)
-    for key in ("seeds", "epochs"):
-        if key in values and (type(values[key]) is not int or values[key] < 1):
-            raise RegrowError(f"{where}: {key}={values[key]!r} is a whole number of at least 1.")
-    grid = Grid(**values)
-    for sparsity in grid.sparsities:
-        check_sparsity(sparsity)
-    if min(grid.trials) <= 0:
-        raise RegrowError(f"{where}: trials are factors of the learning rate, above 0.")
-    for name in grid.strategies:
-        find(name, own)
-    return grid
-
-
-def _list(where: str, key: str, value: Any, kind: type) -> tuple[Any, ...]:
-    given: Sequence[Any] = value if isinstance(value, list) else [value]
-    kinds = (int, float) if kind is float else (kind,)
-    if not given or not all(type(each) in kinds for each in given):
-        what = "numbers" if kind is float else "names"
-        raise RegrowError(f"{where}: {key}={value!r} must be a list of {what}.")
-    return tuple(dict.fromkeys(kind(each) for each in given))

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regrow.bench.comparison.evidence import DENSE, Comparison, Row, compare
+from regrow.bench.comparison.evidence import Comparison, Row, compare
 from regrow.bench.comparison.grid import Place
 from regrow.bench.comparison.judgement import CLAIM, LOOK, best
+from regrow.bench.comparison.strategies import DENSE
 from regrow.bench.statistics import Interval, student_interval
 from regrow.core.budget import check_sparsity
 from regrow.core.errors import RegrowError, unknown

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from regrow.bench.config import parameters_of, typed_parameters
 from regrow.core.errors import RegrowError, unknown
 from regrow.engine.program import Program
 from regrow.recipes import RECIPES
@@ -76,21 +77,38 @@ class Strategy:
         """From a table as in a study's file: the recipe, this class's own keys, and settings.
 
         Raises:
-            RegrowError: it names no recipe, or one that is not known.
+            RegrowError: it names no recipe, or one that is not known or meets no sparsity; a
+                setting is not known, or not of its type.
         """
         recipe = table.get("recipe")
         if not isinstance(recipe, str):
             raise RegrowError(
                 f"strategy {name!r} names no recipe; add a line like recipe = 'iterative'."
             )
-        RECIPES[recipe]
+        if not {"sparsity", "criterion"} <= parameters_of(recipe)[0].keys():
+            raise RegrowError(
+                f"strategy {name!r}: {recipe!r} cannot be told how much to cut, and by what; a "
+                "comparison is of recipes that can, such as 'gradual'."
+            )
         own = {key: table[key] for key in _OWN if key in table}
-        for key, kind in (("split", float), ("beyond", float)):
-            if key in own and not (isinstance(own[key], kind) and 0 < own[key] < 1):
+        for key in ("split", "beyond"):
+            if key in own and not (isinstance(own[key], float) and 0 < own[key] < 1):
                 raise RegrowError(
-                    f"strategy {name!r}: {key}={own[key]!r} is a fraction between 0 and 1."
+                    f"strategy {name!r}: {key}={own[key]!r} must be a fraction between 0 and 1."
                 )
-        settings = {key: value for key, value in table.items() if key not in _OWN}
+        for key, kind, what in (("restart", bool, "true or false"), ("note", str, "text")):
+            if not isinstance(own.get(key, kind()), kind):
+                raise RegrowError(f"strategy {name!r}: {key}={own[key]!r} must be {what}.")
+        for key in ("sparsity", "pattern"):
+            if key in table:
+                raise RegrowError(
+                    f"strategy {name!r}: {key} is the grid's to say, the same for all that are "
+                    "compared; leave it out here."
+                )
+        given = {key: value for key, value in table.items() if key not in _OWN}
+        if recipe == "hybrid" and "first" not in given:
+            own.setdefault("split", STRATEGIES["hybrid"].split)
+        settings = typed_parameters(given, recipe)
         return cls(name, settings=settings, **own)
 
 
@@ -216,6 +234,8 @@ GRADUAL = Strategy("gradual magnitude", "gradual", "a cubic ramp, by magnitude")
 SMALL = "small dense"
 """Arms that every comparison has: no knowledge, the usual, and a network built small."""
 
+DENSE = "dense"
+"""What rows of the network are named that others start from."""
 
 SHUFFLED = ", shuffled"
 """What follows the name of an arm's twin whose scores are in the wrong places."""
