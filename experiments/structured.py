@@ -1,6 +1,9 @@
 """Networks of half the multiply-adds: cut, cut further and grown back, or built so small.
 
-    REGROW_DATA=FOLDER python experiments/structured.py [--task digits | --task cifar10_small]
+    REGROW_DATA=FOLDER python experiments/structured.py --arms norm taylor small
+    REGROW_DATA=FOLDER python experiments/structured.py --task cifar10_small --arms norm whole small
+    python experiments/structured.py --task digits --seeds 5 \\
+        --arms norm taylor random bidirectional small
 
 Every arm of a seed ends at the same multiply-adds (half of the dense network's; of the digits CNN,
 a tenth) and gets the same epochs in all, those of its dense network included:

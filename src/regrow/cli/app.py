@@ -33,8 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Prune PyTorch networks to the stump, then let the connections grow back that matter.\n\n"
     "Start with [bold]regrow run bidirectional --task digits --out runs/first[/bold]: dense "
-    "training, then pruning and regrowth in turn beside an equal-budget control, in about a "
-    "minute, with a report at the end.",
+    "training, then a ramp on which some weights return, beside an equal-budget control, in about "
+    "a minute, with a report at the end.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Get data sets.")
 app.add_typer(data_app, name="data")

@@ -14,8 +14,8 @@ def gradual(
     sparsity: float = 0.97,
     epochs: int = 60,
     *,
-    start: int = 0,
-    end: int | None = None,
+    start: int | str = 0,
+    end: int | str | None = None,
     every: int | str = 1,
     seed: int = 0,
     **cut: Unpack[Cut],
@@ -29,8 +29,9 @@ def gradual(
     Args:
         sparsity: the fraction removed at the end.
         epochs: training in all.
-        start, end: the ramp's window in epochs; by default it ends at three quarters.
-        every: the interval of events, in epochs (5 or "5ep").
+        start, end: the ramp's window in epochs, or all three in iterations ("500it"); by default it
+            ends at three quarters.
+        every: the interval of events, in epochs (5 or "5ep") or iterations.
         seed: of random parts.
         cut: see `Cut`; the criterion of the published method is "magnitude".
 
@@ -41,6 +42,7 @@ def gradual(
         LAMP over all layers by default, as everywhere here, where the paper cuts every layer
         alike.
     """
-    finish = max(start + 1, epochs * 3 // 4) if end is None else end
-    ramp = Cubic(sparsity, Step.epochs(finish), Step.epochs(start), Step.of(every))
+    first = Step.of(start)
+    last = Step(max(first.value + 1, epochs * 3 // 4)) if end is None else Step.of(end)
+    ramp = Cubic(sparsity, last, first, Step.of(every))
     return Program((Stage(plan(ramp, cut), Step.epochs(epochs)),), seed)

@@ -63,7 +63,7 @@ def _grid(table: Mapping[str, Any], own: Mapping[str, Strategy], where: str) -> 
             raise unknown(f"key of a grid in {where}:", key, known)
     for key in ("task", "strategies", "sparsities"):
         if not table.get(key):
-            raise RegrowError(f"{where}: a grid needs {key}; see `regrow compare --help`.")
+            raise RegrowError(f"{where}: a grid needs {key}; docs/compare.md tells of its keys.")
     values: dict[str, Any] = dict(table)
     for key, kind in (
         ("strategies", str),
