@@ -3,8 +3,8 @@
     python examples/own_loop.py
 
 The network learns scikit-learn's handwritten digits, then is cut to 3 % of its weights along a
-ramp, on which at every epoch some of the removed weights come back in place of others. The loop, the
-model's class and its state-dict keys stay as they are.
+ramp, on which at every epoch some of the removed weights come back in place of others. The loop,
+the model's class and its state-dict keys stay as they are.
 """
 
 import argparse

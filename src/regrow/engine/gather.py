@@ -300,6 +300,8 @@ def check_state(model: nn.Module, state: Mapping[str, Tensor], which: str) -> No
         has = f"the {which} network" if name in state else "the model"
         raise RegrowError(f"the {which} network is of another model: only {has} has {name!r}.")
     for name, tensor in own.items():
+        if not isinstance(tensor, Tensor):  # of a module's `get_extra_state`
+            continue
         if state[name].shape != tensor.shape:
             raise RegrowError(
                 f"the {which} network is of another model: its {name} has shape "
@@ -309,4 +311,7 @@ def check_state(model: nn.Module, state: Mapping[str, Tensor], which: str) -> No
 
 def clone_state(model: nn.Module) -> dict[str, Tensor]:
     """A copy, not references: the live tensors go on changing."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in model.state_dict().items()
+    }

@@ -16,7 +16,7 @@ from regrow.core.groups import Group
 from regrow.engine.surgery import Keep
 from regrow.model.coupling.groups import Bound, Coupling
 from regrow.model.coupling.indices import Classes, Dim
-from regrow.model.inventory import Entry, Inventory
+from regrow.model.inventory import Entry, Inventory, inventory, weights_of
 from regrow.parts.units.pooling import along
 
 
@@ -157,7 +157,7 @@ class Groups(Sequence[Group]):
             RegrowError: a mask is of no parameter of the network, or of another shape.
         """
         for name, mask in masks.items():
-            shape = self.coupling.trained.get(name)
+            shape = self.coupling.trained.get(self.coupling.tied.get(name, name))
             if shape != tuple(mask.shape):
                 raise RegrowError(
                     f"the mask of {name} has shape {tuple(mask.shape)}; the network has {shape}."
@@ -174,9 +174,11 @@ class Groups(Sequence[Group]):
         """The parameters that lose entries with units, under the names of the inventory."""
         classes = frozenset(unit for group in self for unit in group.classes)
         touched = self.kept(classes)
+        # Of an embedding that is tied to a head, the inventory has the head's name.
+        own = {id(w): name for name, w in weights_of(model, inventory(model)).items()}
         return Inventory(
             tuple(
-                Entry(name, tuple(parameter.shape), "member")
+                Entry(own.get(id(parameter), name), tuple(parameter.shape), "member")
                 for name, parameter in model.named_parameters()
                 if name in touched
             )

@@ -28,7 +28,7 @@ from regrow.engine.progress import Progress
 from regrow.engine.unit_event import decide_units, decision_of, grows
 from regrow.engine.unit_plan import UnitPlan
 from regrow.model.collect import streams
-from regrow.model.inventory import Inventory
+from regrow.model.inventory import Inventory, weights_of
 
 Rehearse = Callable[[nn.Module], float]
 
@@ -57,14 +57,20 @@ class Occasion:
     rehearse: Rehearse | None
     groups: Groups | None = None
 
-    def settled(self, plan: Plan | UnitPlan, at: Progress, density: float, exchange: float) -> bool:
-        """Whether nothing is left to do at a density."""
-        if isinstance(plan, UnitPlan):
-            return density == (1.0 if at.density is None else at.density)
-        kept = sum(at.masks.kept.values())
-        same = density == at.density or kept == kept_count(self.entries.total, density)
-        idle = kept == self.entries.total or (not plan.competes and exchange <= 0)
-        return same and idle
+    def check_live(self, masks: MaskSet) -> None:
+        """Refuse weights that something else than the optimiser has moved.
+
+        Raises:
+            RegrowError: removed weights have values, or the network has another tensor.
+        """
+        for name, weight in weights_of(self.model, self.masked).items():
+            moved = weight is not self.weights[name]
+            if moved or bool(weight.detach()[masks.removed(name).to(weight.device)].any()):
+                raise RegrowError(
+                    f"{name}: removed entries have values again, or the model has a new tensor in "
+                    "its place. Train with the optimiser that was given to attach and load weights "
+                    "before it; for a new optimiser or new weights, attach anew with masks=."
+                )
 
     def reach(
         self, plan: Plan | UnitPlan, at: Progress, density: float, seed: int, exchange: float
@@ -149,7 +155,11 @@ class Occasion:
         key: tuple[object, ...],
         needs: frozenset[Need],
     ) -> Evidence:
-        entries = self.masked if isinstance(plan, UnitPlan) else self.entries
+        entries = self.masked
+        if not isinstance(
+            plan, UnitPlan
+        ):  # What is excluded may be of a kind that has no evidence.
+            entries = Inventory(scope(plan, self.entries))
         return gather(
             needs, self.model, entries, at.states, self.source, key, plan.statistics, at.masks
         )
@@ -250,6 +260,9 @@ class Occasion:
             modes = [(module, module.training) for module in self.model.modules()]
             state = clone_state(self.model)
             moments = copy.deepcopy(self.optimizer.state_dict())
+            grads = [(p, p.grad) for p in self.model.parameters()]
+            for parameter, _ in grads:
+                parameter.grad = None
             masks, away = at.masks, at.away
             decision = decide(fixed, self.entries, masks, density, evidence, exchange)
             at.rehearsing = True
@@ -263,6 +276,8 @@ class Occasion:
                 at.masks, at.away, at.rehearsing = masks, away, False
                 self.model.load_state_dict(state)
                 self.optimizer.load_state_dict(moments)
+                for parameter, grad in grads:
+                    parameter.grad = grad
                 for module, mode in modes:
                     module.training = mode
 

@@ -111,10 +111,12 @@ def validate(
     entries = inventory(model)
     weights = weights_of(model, entries)
     check_finite(weights)
-    check_memory(program.needs, entries, weights)
     reached = 0.0
     for stage in program.stages:
         plan = stage.plan
+        if isinstance(plan, Plan):
+            cut = Inventory(scope(plan, entries))
+            check_memory(plan.needs, cut, weights_of(model, cut))
         if isinstance(plan, UnitPlan):
             assert groups is not None
             for sparsity in sparsities(plan.schedule):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regrow.core.errors import RegrowError
+from regrow.core.errors import RegrowError, unknown
 from regrow.core.maskset import MaskSet
 from regrow.engine.gather import check_state
 from regrow.engine.latent import Latent
@@ -67,8 +67,9 @@ def start(
     """The masks to begin with: the given ones, or everything kept.
 
     Raises:
-        RegrowError: a mask is missing or of another shape, a removed entry has a value, or the
-            program begins with a memory of removed weights, whose values are not there.
+        RegrowError: a mask is missing, of another shape or not boolean, or of a weight that the
+            network lacks; a removed entry has a value; or the program begins with a memory of
+            removed weights, whose values are not there.
     """
     if masks is None:
         return MaskSet({n: torch.ones_like(w, dtype=torch.bool) for n, w in weights.items()})
@@ -82,9 +83,16 @@ def start(
             "the program remembers removed weights, but those that masks= removed have no values "
             "to remember; start it from the dense network, or without memory."
         )
+    for name in masks:
+        if name not in weights:
+            raise unknown("weight of a mask", name, weights)
     for name, weight in weights.items():
         if name not in masks or masks[name].shape != weight.shape:
             raise RegrowError(f"the masks are of another model: {name} has none of its shape.")
+        if masks[name].dtype != torch.bool:
+            raise RegrowError(
+                f"the mask of {name} is of {masks[name].dtype}; give booleans, as mask != 0."
+            )
         if bool(weight.detach()[~masks[name].to(weight.device)].any()):
             raise RegrowError(
                 f"{name} has values where the masks removed them; load the pruned weights first."
@@ -99,7 +107,7 @@ def capture(at: Progress, program: Program) -> dict[str, Any]:
         "states": {which: dict(state) for which, state in at.states.items()},
         "total": dict(at.total),
         "events": list(at.events),
-        "away": dict(at.away),
+        "away": {name: values.clone() for name, values in at.away.items()},
         "masks": at.masks.state_dict(),
         "pending": at.pending and at.pending.state_dict(),
         "latent": at.latent and at.latent.state_dict(),
@@ -170,6 +178,7 @@ def restore(
         latent = Latent(how, learned)
         latent.load_state_dict(plain["latent"])
         plain["latent"] = latent
-    plain["away"] = {n: v.to(weights[n].device) for n, v in plain["away"].items()}
+    # Copies: a memory that learns writes into them, and the checkpoint is the caller's.
+    plain["away"] = {n: v.to(weights[n].device, copy=True) for n, v in plain["away"].items()}
     plain |= {"total": dict(plain["total"]), "events": [*plain["events"]]}
     return Progress(masks, explored, **plain)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from regrow.core.budget import kept_count
 from regrow.core.errors import RegrowError
 from regrow.core.maskset import MaskSet
 from regrow.core.names import unwrap
-from regrow.engine.event import decide, feasible
+from regrow.engine.event import decide, feasible, scope
 from regrow.engine.gather import Source, gather
 from regrow.engine.neighbours import neighbours_for
 from regrow.engine.perform import perform
 from regrow.engine.plan import Plan
+from regrow.engine.regrowth import globs
 from regrow.model.collect import LossFn
 from regrow.model.inspection import Inspection, inspect
-from regrow.model.inventory import check_finite, inventory, weights_of
+from regrow.model.inventory import Inventory, check_finite, inventory, weights_of
 from regrow.parts.allocate import ALLOCATIONS
 from regrow.parts.allocate.explicit import Explicit
 from regrow.parts.criteria import CRITERIA
@@ -77,7 +77,7 @@ def prune(
         if allocation != "global":
             raise RegrowError("sparsities by layer are an allocation of their own; leave it out.")
         allocation = explicit = Explicit(tuple(sparsity.items()))
-        names = entries.matching(include) - entries.matching(exclude)
+        names = entries.matching(globs(include)) - entries.matching(globs(exclude))
         chosen = tuple(entry for entry in entries if entry.name in names)
         whole = entries.total - sum(entry.numel for entry in chosen)
         sparsity = 1 - (whole + sum(explicit.kept(chosen).values())) / entries.total
@@ -86,8 +86,8 @@ def prune(
         criterion=CRITERIA.build(criterion),
         allocation=ALLOCATIONS.build(allocation),
         pattern=PATTERNS.build(pattern),
-        include=include,
-        exclude=exclude,
+        include=globs(include),
+        exclude=globs(exclude),
         floor=floor,
         rounds=rounds,
         repair=None if repair is None else REPAIRS.build(repair),
@@ -102,8 +102,8 @@ def prune(
         feasible(plan, entries, density)
     weights = weights_of(model, entries)
     check_finite(weights)
-    masks = MaskSet({name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()})
-    present = sum(int((w.detach() != 0).sum()) for w in weights.values())
+    masks = MaskSet({name: weight.detach() != 0 for name, weight in weights.items()})
+    present = sum(masks.kept.values())
     if present < kept_count(entries.total, 1 - sparsity):
         raise RegrowError(
             f"sparsity {sparsity:g} was asked for, but the model is at "
@@ -115,7 +115,7 @@ def prune(
         evidence = gather(
             plan.needs_to_cut,
             unwrap(model),
-            entries,
+            Inventory(scope(plan, entries)),
             {},
             source,
             (seed, 0, *([number] if number else [])),

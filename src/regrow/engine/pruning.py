@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
 from functools import cached_property
@@ -25,7 +26,8 @@ from regrow.engine.prepare import check_lasted
 from regrow.engine.program import Program
 from regrow.engine.progress import Progress, capture
 from regrow.engine.pull import pull
-from regrow.engine.stepping import after_step, before_step
+from regrow.engine.stepping import Outermost, after_step, before_step
+from regrow.engine.targets import is_ahead, is_settled
 from regrow.engine.unit_plan import UnitPlan
 from regrow.model.collect import evaluation
 from regrow.model.inventory import weights_of
@@ -46,6 +48,7 @@ class Pruning:
     ) -> None:
         self.program = program
         self._on, self._evaluate, self._at = on, evaluate, at
+        self._steps = Outermost()
         self._hooks: list[Any] = [
             on.optimizer.register_step_pre_hook(self._before_step),
             on.optimizer.register_step_post_hook(self._after_step),
@@ -132,7 +135,9 @@ class Pruning:
             RegrowError: the schedule watches a signal that was not given, or removed weights have
                 values again, since something else than the optimiser given to attach moves them.
         """
-        self._check_live()
+        if not self._hooks:
+            return
+        self._on.check_live(self._masks)
         self._retry()
         self._at.total["epoch"] += 1
         self._at.epoch += 1
@@ -154,9 +159,13 @@ class Pruning:
         project(weights_of(model, self._on.masked), self._at.masks)
 
     def detach(self) -> None:
-        """Let go of the optimiser; weights keep their zeros until the next step moves them."""
+        """Let go of the optimiser; weights keep their zeros until the next step moves them.
+
+        The program ends here: `epoch_end` does nothing more.
+        """
         for hook in self._hooks:
             hook.remove()
+        self._hooks.clear()
         HELD.discard(self._on.optimizer)
 
     def finalize(self) -> None:
@@ -166,7 +175,7 @@ class Pruning:
             RegrowError: the program has not run to its end, so its sparsity was not reached; or
                 removed weights have values again.
         """
-        self._check_live()
+        self._on.check_live(self._masks)
         self._retry()
         if not self.done:
             passed = self._at.total
@@ -186,17 +195,6 @@ class Pruning:
         """
         return capture(self._at, self.program)
 
-    def _check_live(self) -> None:
-        live, masks = weights_of(self._on.model, self._on.masked), self._masks
-        for name, weight in live.items():
-            moved = weight is not self._on.weights[name]
-            if moved or bool(weight.detach()[masks.removed(name).to(weight.device)].any()):
-                raise RegrowError(
-                    f"{name}: removed entries have values again, or the model has a new tensor in "
-                    "its place. Train with the optimiser that was given to attach and load weights "
-                    "before it; for a new optimiser or new weights, attach anew with masks=."
-                )
-
     def _retry(self) -> None:
         # An event that failed (memory, an interrupt in the user's loss) is still due.
         if self._at.due is not None:
@@ -205,11 +203,15 @@ class Pruning:
             self._choose()
 
     def _before_step(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._steps.begins(sys._getframe(1)):
+            return
         if not self._at.rehearsing:
             self._pull()
         before_step(self._on, self._at, self._speed, (*args[1:], kwargs.get("closure")))
 
     def _after_step(self, *_: Any) -> None:
+        if not self._steps.ends(sys._getframe(1)):
+            return
         length = self.program.stages[self._at.stage].length
         after_step(self._on, self._at, self._speed, length)
         if self._at.rehearsing:
@@ -334,7 +336,10 @@ class Pruning:
         if density is None:
             return
         plan = self.program.stages[self._at.stage].plan
-        if not self._on.settled(plan, self._at, density, exchange):
+        entries = self._on.entries
+        if is_ahead(plan, self._at, entries, density):
+            return
+        if not is_settled(plan, self._at, entries, density, exchange):
             self._at.due = (density, exchange)
             before = len(self._at.events)
             self._on.reach(plan, self._at, density, self.program.seed, exchange)

@@ -38,6 +38,10 @@ def pull(
     # An optimiser that unscales by itself meets gradients that are scaled still.
     scale = getattr(optimizer, "grad_scale", None)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    # Those whose gradients are climbed: what pulls to zero has the other sign.
+    climbing = {
+        id(p) for group in optimizer.param_groups if group.get("maximize") for p in group["params"]
+    }
     for name in names:
         weight = weights[name]
         if weight.grad is None or id(weight) not in rates:
@@ -46,7 +50,7 @@ def pull(
         if pending is not None:
             strength = torch.where(pending[name].to(weight.device), staying, going)
         if plain:
-            added = weight * strength
+            added = weight * (-strength if id(weight) in climbing else strength)
             weight.grad.add_(added if scale is None else added * scale)
         else:
             weight.mul_(1 - torch.as_tensor(rates[id(weight)] * strength).clamp(max=1))

@@ -29,7 +29,8 @@ def recalibrate(
         batches: how many of them; None takes all.
 
     Raises:
-        RegrowError: there are no batch norms with statistics, or no batch.
+        RegrowError: there are no batch norms with statistics, or no batch; they are as before
+            then, as after any error of the loss.
 
     Source: Li et al. 2020 (EagleEye), section 3.2.
     """
@@ -45,6 +46,7 @@ def recalibrate(
         )
     with evaluation(model), torch.no_grad():
         momenta = [norm.momentum for norm in norms]
+        before = [(b, b.clone()) for norm in norms for b in norm.buffers(recurse=False)]
         try:
             for norm in norms:
                 norm.reset_running_stats()
@@ -52,6 +54,10 @@ def recalibrate(
                 norm.train()
             for batch in take(data, batches):
                 loss_fn(model, batch)
+        except BaseException:
+            for buffer, values in before:
+                buffer.copy_(values)
+            raise
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

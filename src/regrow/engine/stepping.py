@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import FrameType
 from typing import Any
 
 from regrow.core.errors import RegrowError
@@ -10,6 +11,36 @@ from regrow.engine.memory import put_away, recall
 from regrow.engine.occasion import Occasion
 from regrow.engine.perform import project
 from regrow.engine.progress import Progress
+
+
+class Outermost:
+    """Tells which of nested calls of one optimiser's step is the outermost.
+
+    PyTorch calls an optimiser's hooks for the step of its class, and again for that of a parent
+    which this one calls. Frames tell which is which; that of a step that raised is on no stack.
+    """
+
+    def __init__(self) -> None:
+        self._frame: FrameType | None = None
+
+    def begins(self, caller: FrameType) -> bool:
+        """Whether what calls the hook before a step is the outermost."""
+        if self._has(caller):
+            return False
+        self._frame = caller
+        return True
+
+    def ends(self, caller: FrameType) -> bool:
+        """Whether what calls the hook after a step is the outermost."""
+        if self._has(caller.f_back):
+            return False
+        self._frame = None
+        return True
+
+    def _has(self, frame: FrameType | None) -> bool:
+        while frame is not None and frame is not self._frame:
+            frame = frame.f_back
+        return frame is not None
 
 
 def before_step(on: Occasion, at: Progress, speed: float, arguments: tuple[Any, ...]) -> None:

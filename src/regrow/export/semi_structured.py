@@ -42,7 +42,7 @@ def to_semi_structured(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Modu
     weights = weights_of(inner, entries)
     chosen = [name for name, mask in masks.items() if not bool(mask.all())]
     if not chosen:
-        raise RegrowError("no mask removes anything; prune with the pattern 'nm' first.")
+        raise RegrowError("no mask removes anything; prune with the pattern 'n_of_m' first.")
     for name in chosen:
         if name not in weights:
             raise unknown("weight for a keep mask", name, weights)

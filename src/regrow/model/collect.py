@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import islice
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
 
 from regrow.core.errors import RegrowError
 from regrow.core.evidence import Statistics
@@ -72,25 +74,37 @@ def streams() -> Iterator[None]:
 def take(data: Iterable[Any], batches: int | None) -> Generator[Any, None, None]:
     """The first batches of the user's data (None: all), random streams left as they were.
 
-    Those of PyTorch, NumPy and `random`, and the loader's own generator, so that collecting does
-    not change what training sees next.
+    Those of PyTorch, NumPy and `random`, and the generators of a loader and its samplers, so that
+    collecting does not change what training sees next. An epoch of the same loader that is under
+    way goes on, persistent workers or not.
 
     Raises:
         RegrowError: there is not a single batch.
     """
     seen = 0
-    own = getattr(data, "generator", None)
-    drawn = own.get_state() if isinstance(own, torch.Generator) else None
+    drawn = [(generator, generator.get_state()) for generator in _generators(data)]
+    if isinstance(data, DataLoader) and data.persistent_workers:
+        # Its one iterator is the one that training reads from; a copy has another.
+        data = fresh = copy.copy(data)
+        fresh._iterator = None
     try:
         with streams():
             for batch in islice(iter(data), batches):
                 seen += 1
                 yield batch
     finally:
-        if isinstance(own, torch.Generator) and drawn is not None:
-            own.set_state(drawn)
+        for generator, state in drawn:
+            generator.set_state(state)
     if not seen:
         raise RegrowError("`data` gave no batch, so no evidence can be collected; pass a loader.")
+
+
+def _generators(data: Iterable[Any]) -> list[torch.Generator]:
+    """A loader's own generator, and those of its samplers."""
+    holders = [data, *(getattr(data, name, None) for name in ("sampler", "batch_sampler"))]
+    holders.append(getattr(holders[-1], "sampler", None))
+    found = (getattr(holder, "generator", None) for holder in holders)
+    return list({id(each): each for each in found if isinstance(each, torch.Generator)}.values())
 
 
 def gradients(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from regrow.core.errors import RegrowError
 from regrow.core.names import unwrap
-from regrow.model.collect import evaluation
+from regrow.model.collect import evaluation, streams
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
 
@@ -89,6 +89,8 @@ def positions(model: nn.Module, example: Any) -> dict[str, int]:
 def observed(model: nn.Module, hooks: Mapping[nn.Module, Hook]) -> Iterator[None]:
     """Evaluation mode, no gradients and the given forward hooks, all undone on the way out.
 
+    Random streams are given back as they were.
+
     Args:
         model: the unwrapped model; batch-norm statistics are not touched.
         hooks: for some of its modules, a function of (module, args, kwargs, output).
@@ -96,6 +98,7 @@ def observed(model: nn.Module, hooks: Mapping[nn.Module, Hook]) -> Iterator[None
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(evaluation(model))
+        stack.enter_context(streams())
         if "torch._dynamo" in sys.modules:
             # Modules compiled in place, or inside the model, may have been traced without hooks.
             stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from regrow.core.errors import RegrowError
-from regrow.model.collect import evaluation
+from regrow.model.collect import evaluation, streams
 
 
 def flow(model: nn.Module, weights: Mapping[str, nn.Parameter], example: Any) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ def flow(model: nn.Module, weights: Mapping[str, nn.Parameter], example: Any) ->
     }
     own = [copies[id(p)].requires_grad_() for p in weights.values()]
     replaced = {n: copies[id(p)] for n, p in model.named_parameters(remove_duplicate=False)}
-    with evaluation(model), torch.enable_grad():
+    with evaluation(model), torch.enable_grad(), streams():
         try:
             outputs = functional_call(
                 model, {**replaced, **_buffers(model, kind)}, _ones(example, device, kind)

@@ -51,7 +51,13 @@ class Entry:
     @property
     def layer(self) -> str:
         """The module's name."""
-        return self.name.rpartition(".")[0] or self.name
+        return _layer(self.name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What globs may call it: weight and layer, by each of its names."""
+        every = (self.name, *self.aliases)
+        return (*every, *map(_layer, every))
 
 
 @dataclass(frozen=True)
@@ -87,12 +93,16 @@ class Inventory:
             hits = {
                 e.name
                 for e in self.entries
-                if any(fnmatch.fnmatchcase(n, glob) for n in (e.name, e.layer, *e.aliases))
+                if any(fnmatch.fnmatchcase(name, glob) for name in e.names)
             }
             if not hits:
                 raise unknown("layer", glob, [e.layer for e in self.entries])
             found |= hits
         return frozenset(found)
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def inventory(model: nn.Module) -> Inventory:
@@ -104,13 +114,15 @@ def inventory(model: nn.Module) -> Inventory:
     """
     model = unwrap(model)
     found: dict[int, Entry] = {}
-    for path, module in model.named_modules():
+    for path, module in model.named_modules(remove_duplicate=False):
         for field, kind in _weight_fields(module):
             weight = getattr(module, field, None)
             if weight is None:
                 continue
             name = f"{path}.{field}" if path else field
             _check(name, weight, module)
+            if not weight.numel():  # such as Linear(0, 4)
+                continue
             known = found.get(id(weight))
             found[id(weight)] = (
                 Entry(name, tuple(weight.shape), kind)
@@ -129,9 +141,14 @@ def check_finite(weights: Mapping[str, Tensor]) -> None:
     """Refuse weights that no score can rank.
 
     Raises:
-        RegrowError: a weight holds NaN or infinity.
+        RegrowError: a weight holds NaN or infinity, or has no values.
     """
     for name, weight in weights.items():
+        if weight.is_meta:
+            raise RegrowError(
+                f"{name} is on the meta device and has no values; load a checkpoint, or make the "
+                "network on another device."
+            )
         bad = int((~torch.isfinite(weight.detach())).sum())
         if bad:
             raise RegrowError(

@@ -52,6 +52,7 @@ class Coupling:
         bound: layers that cannot lose outputs.
         parameters: classes of every dimension of parameters and buffers.
         trained: shapes of the parameters, tied ones once.
+        tied: further names of parameters and buffers, and the first.
         convolutions: the classes of the groups of grouped convolutions and norms, by weight; of a
             norm without weight by module.
         norms: the channels that batch and instance norms saw, by module.
@@ -67,6 +68,7 @@ class Coupling:
     bound: tuple[Bound, ...]
     parameters: Mapping[str, tuple[Dim, ...]]
     trained: Mapping[str, tuple[int, ...]]
+    tied: Mapping[str, str]
     convolutions: Mapping[str, Dim]
     norms: Mapping[str, Dim]
     works: tuple[Work, ...]
@@ -143,6 +145,7 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
         bound=tuple(_bound(tracer)),
         parameters=tracer.parameters,
         trained=tracer.trained,
+        tied=tracer.tied,
         convolutions=tracer.groups,
         norms=tracer.norms,
         works=tuple(tracer.works),
