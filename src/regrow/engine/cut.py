@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regrow.core.allocator import give_back
 from regrow.core.names import unwrap
 from regrow.engine.groups import Groups
 from regrow.engine.sizes import candidates, choices, known_sizes, with_attributes
-from regrow.engine.surgery import Edits, IndexMap, Keep, apply
+from regrow.engine.surgery import Edits, IndexMap, Keep
 from regrow.model.coupling.groups import at_rest, call
 from regrow.model.coupling.tracer import tensors_of
 from regrow.model.walk import named_tensors
 
-_CLOSE = 1e-4  # of the largest output
+_CLOSE = 1e-4  # of the largest output, or a few roundings where that is more
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,12 @@ class Shrunk:
 
 
 def masked(model: nn.Module, keep: Mapping[str, Tensor], *, groups: Groups) -> nn.Module:
-    """A copy with zeros for all parameters of the units that are not kept."""
+    """A copy with zeros for all parameters of the units that are not kept.
+
+    Raises:
+        RegrowError: the groups are of another network.
+    """
+    groups.check_of(unwrap(model))
     made = copy.deepcopy(unwrap(model))
     parameters = dict(made.named_parameters(remove_duplicate=False))
     kept = groups.kept(groups.gone(keep))
@@ -54,21 +58,6 @@ def others(tensor: Tensor, dim: int, indices: Tensor) -> Tensor:
     rest = torch.ones(tensor.shape[dim], dtype=torch.bool)
     rest[indices] = False
     return rest.nonzero().flatten().to(tensor.device)
-
-
-def cut_out(
-    model: nn.Module, example: Any, groups: Groups, keep: Mapping[str, Tensor]
-) -> Shrunk | None:
-    """The smaller network, if with some attributes it computes what the masked one does."""
-    expected = outputs_of(masked(model, keep, groups=groups), example)
-    give_back()
-    gone = groups.gone(keep)
-    for edits in possible_edits(model, groups, gone, groups.kept(gone)):
-        made = apply(model, edits)
-        if computes(made, example, expected):
-            return Shrunk(made, IndexMap(edits.keep, edits.shapes), edits)
-        del made  # or the next would lie beside it
-    return None
 
 
 def possible_edits(
@@ -108,6 +97,10 @@ def _agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
     if [each.shape for each in found] != [each.shape for each in expected]:
         return False
     return all(
-        bool(((a - b).abs() <= _CLOSE * b.abs().max() + 1e-7).all())
+        bool(((a - b).abs() <= _closeness(b.dtype) * b.abs().max() + 1e-7).all())
         for a, b in zip(found, expected, strict=True)
     )
+
+
+def _closeness(dtype: torch.dtype) -> float:
+    return max(_CLOSE, 8 * torch.finfo(dtype).eps)

@@ -16,7 +16,7 @@ from regrow.core.groups import Group
 from regrow.engine.surgery import Keep
 from regrow.model.coupling.groups import Bound, Coupling
 from regrow.model.coupling.indices import Classes, Dim
-from regrow.model.inventory import Entry, Inventory, inventory, weights_of
+from regrow.model.inventory import Entry, Inventory, names_of
 from regrow.parts.units.pooling import along
 
 
@@ -52,6 +52,20 @@ class Groups(Sequence[Group]):
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups)
+
+    def check_of(self, model: nn.Module) -> None:
+        """Refuse a network that these are not of.
+
+        Raises:
+            RegrowError: it has other parameters, or of other shapes.
+        """
+        own = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        if own != dict(self.coupling.trained):
+            differing = own.items() ^ self.coupling.trained.items()
+            raise RegrowError(
+                f"the groups are of another network: {min(differing)[0]} differs; find them anew "
+                "with regrow.groups."
+            )
 
     def only(self, include: Sequence[str]) -> Groups:
         """Those whose names some glob matches; the others count as bound.
@@ -164,7 +178,10 @@ class Groups(Sequence[Group]):
                 )
         found = {}
         for group in self:
-            known = [m for m in group.produced if m.name in masks]
+            # Where a buffer computes the units, what reads them tells.
+            known = [m for m in group.produced if m.name in masks] or [
+                m for m in group.members if m.name in masks
+            ]
             if known:
                 alive = torch.stack([along(m, masks[m.name]) > 0 for m in known])
                 found[group.name] = alive.any(0)
@@ -175,7 +192,7 @@ class Groups(Sequence[Group]):
         classes = frozenset(unit for group in self for unit in group.classes)
         touched = self.kept(classes)
         # Of an embedding that is tied to a head, the inventory has the head's name.
-        own = {id(w): name for name, w in weights_of(model, inventory(model)).items()}
+        own = names_of(model)
         return Inventory(
             tuple(
                 Entry(own.get(id(parameter), name), tuple(parameter.shape), "member")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from regrow.core.errors import RegrowError
 from regrow.core.names import unwrap
-from regrow.engine.cut import Shrunk, cut_out
+from regrow.engine.cut import Shrunk
+from regrow.engine.cut_out import cut_out
 from regrow.engine.groups import Groups
 from regrow.model.walk import named_tensors
 

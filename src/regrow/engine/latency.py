@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from regrow.core.errors import RegrowError
 from regrow.core.files import write_atomic
 from regrow.core.names import unwrap
-from regrow.engine.cut import cut_out
+from regrow.engine.cut_out import cut_out
 from regrow.engine.groups import Groups
 from regrow.model.coupling.groups import at_rest, call
 

@@ -22,6 +22,8 @@ from regrow.engine.program import Program, Stage, sparsities
 from regrow.engine.shrink import find_groups
 from regrow.engine.unit_plan import UnitPlan
 from regrow.model.collect import evaluation
+from regrow.model.coupling.groups import call
+from regrow.model.coupling.tracer import tensors_of
 from regrow.model.inventory import Inventory, check_finite, inventory, weights_of
 
 
@@ -60,12 +62,11 @@ def fit(model: nn.Module, program: Program, example: Any, *, has_reference: bool
     entries = validate(inner, program, has_reference=has_reference, groups=groups)
     neighbours_for([stage.plan for stage in program.stages], inner, entries, example)
     if example is not None:
-        arguments = example if isinstance(example, tuple) else (example,)
         try:
             with evaluation(model), torch.no_grad():
-                model(*arguments)
+                call(model, example)
         except (RuntimeError, TypeError, ValueError) as error:
-            shapes = [tuple(a.shape) if isinstance(a, torch.Tensor) else a for a in arguments]
+            shapes = [tuple(given.shape) for given in tensors_of(example)]
             raise RegrowError(
                 f"the example {shapes} does not fit {type(model).__name__}: {error}."
             ) from error

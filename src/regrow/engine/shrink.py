@@ -13,7 +13,8 @@ from regrow.core.allocator import give_back
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.groups import Group
 from regrow.core.names import unwrap
-from regrow.engine.cut import Shrunk, cut_out
+from regrow.engine.cut import Shrunk
+from regrow.engine.cut_out import cut_out
 from regrow.engine.groups import Groups
 from regrow.engine.trial import Trial
 from regrow.model.coupling.groups import Bound, couple

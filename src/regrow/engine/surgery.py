@@ -107,7 +107,8 @@ def apply(model: nn.Module, edits: Edits) -> nn.Module:
     state = named_tensors(model)
     memo: dict[int, Any] = {}
     for name, dims in edits.keep.items():
-        _check(name, edits, state)
+        owner = type(model.get_submodule(name.rpartition(".")[0]))
+        _check(name, edits, state, sized=owner.__module__.startswith("torch.nn"))
         old = state[name]
         new = cut(old.detach(), dims)
         if isinstance(old, nn.Parameter):
@@ -180,7 +181,8 @@ class IndexMap:
             model: that network.
 
         Raises:
-            RegrowError: it optimises a parameter that the network does not have.
+            RegrowError: it optimises a parameter that the network does not have, or keeps state of
+                another shape than the parameter's.
         """
         names = {id(p): name for name, p in unwrap(model).named_parameters()}
         state = optimizer.state_dict()
@@ -200,6 +202,13 @@ class IndexMap:
             values = state["state"].get(index)
             if values is None:
                 continue
+            for key, value in values.items():
+                shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+                if name in self.keep and shape not in ((), (1,), tuple(parameter.shape)):
+                    raise RegrowError(
+                        f"{type(optimizer).__name__} keeps {key!r} of {name} in another shape than "
+                        "the parameter's, which no cut can follow; start the optimizer anew."
+                    )
             found["state"][index] = {
                 key: self(name, value).clone()
                 if isinstance(value, Tensor) and value.shape == parameter.shape
@@ -213,7 +222,7 @@ class IndexMap:
         return found
 
 
-def _check(name: str, edits: Edits, state: Mapping[str, Tensor]) -> None:
+def _check(name: str, edits: Edits, state: Mapping[str, Tensor], *, sized: bool) -> None:
     if name not in state:
         raise RegrowError(f"the edits are of another network: this one has no {name}.")
     shape = tuple(state[name].shape)
@@ -224,7 +233,8 @@ def _check(name: str, edits: Edits, state: Mapping[str, Tensor]) -> None:
         )
     for dim, indices in edits.keep[name].items():
         fits = 0 <= dim < len(shape) and (not len(indices) or int(indices.max()) < shape[dim])
-        fits &= bool(len(indices)) or any(each.value == 0 for each in edits.attributes)
+        if sized:  # Where nothing is left, the layer's size must say so.
+            fits &= bool(len(indices)) or any(each.value == 0 for each in edits.attributes)
         if not fits or bool((indices.diff() <= 0).any()):
             raise RegrowError(f"the edits are damaged: {name} has no such indices in {dim}.")
 

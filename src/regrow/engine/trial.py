@@ -53,7 +53,7 @@ class Trial:
         }
         self._own = False
         self._kept: Keep = {}  # of the latest choice
-        self._fit = 0  # which of its possible sizes in modules were right
+        self.fit = 0  # which of the possible edits was right the last time
         self._own_example = example
         source = generator("trial: example")
 
@@ -62,7 +62,8 @@ class Trial:
                 return torch.randn(x.shape, generator=source).to(x)
             return x
 
-        self._example = tree_map(noise, example)
+        plain = dict(example) if isinstance(example, Mapping) else example
+        self._example = tree_map(noise, plain)
 
     def follows(self, groups: Groups, keep: Mapping[str, Tensor]) -> bool:
         """Whether the code, with some attributes changed, computes what the masked network does."""
@@ -94,10 +95,10 @@ class Trial:
         single, empty = groups.kept(some), groups.kept(all_)
         edits = list(possible_edits(self.model, groups, some, single))
         possible = list(possible_edits(self.model, groups, all_, empty))
-        if self._fit >= len(edits):
+        if self.fit >= len(edits):
             return False
         self._narrow(self._kept, single, zero=empty)
-        with self._edited(edits[self._fit]):
+        with self._edited(edits[self.fit]):
             expected = self._outputs()
         self._narrow(single, empty)
         return expected is not None and self._some_fit(possible, expected)
@@ -180,7 +181,7 @@ class Trial:
     def _some_fit(self, possible: Sequence[Edits], expected: Sequence[Tensor]) -> bool:
         """Whether some sizes in modules give the outputs; notes which."""
         give_back()
-        for self._fit, edits in enumerate(possible):
+        for self.fit, edits in enumerate(possible):
             with self._edited(edits):
                 if computes(self.model, self._example, expected):
                     return True

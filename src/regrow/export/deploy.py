@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from regrow.core.errors import RegrowError, unknown
 from regrow.core.files import write_atomic
@@ -197,8 +198,7 @@ def _inputs(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _outputs(found: Any) -> tuple[np.ndarray[Any, Any], ...]:
-    given = (found,) if isinstance(found, Tensor) else tuple(found)
-    return tuple(each.float().numpy() for each in given)
+    return tuple(each.float().numpy() for each in tree_flatten(found)[0])
 
 
 def _bits(tensor: Tensor) -> np.ndarray[Any, Any]:

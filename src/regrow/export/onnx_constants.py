@@ -37,10 +37,7 @@ def fold_constants(ir: ModuleType, model: Any) -> int:
         out = made.outputs[0]
         out.name, out.type, out.shape = node.outputs[0].name, node.outputs[0].type, other.shape
         graph.insert_after(node, made)
-        ir.convenience.replace_all_uses_with(node.outputs[0], out)
-        for index, each in enumerate(graph.outputs):
-            if each is node.outputs[0]:
-                graph.outputs[index] = out
+        ir.convenience.replace_all_uses_with(node.outputs[0], out, replace_graph_outputs=True)
         graph.remove(node, safe=True)
         done += 1
     return done

@@ -111,7 +111,7 @@ def input_energy(model: nn.Module, batches: Sequence[Tensor]) -> dict[str, Tenso
             watch(f"{prefix}.weight" if prefix else "weight", layer)
     try:
         for batch in batches:
-            model(batch)
+            model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
     finally:
         for hook in hooks:
             hook.remove()

@@ -110,6 +110,7 @@ def _own(model: nn.Module) -> dict[str, Tensor]:
     """The state dict, tied tensors once."""
     found: dict[str, Tensor] = {}
     seen: set[tuple[int, ...]] = set()
+    memory: set[int] = set()
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, Tensor):
             raise RegrowError(
@@ -120,5 +121,9 @@ def _own(model: nn.Module) -> dict[str, Tensor]:
         if tensor.numel() and key in seen:
             continue
         seen.add(key)
-        found[name] = tensor.detach().contiguous()
+        tensor = tensor.detach().contiguous()
+        # The file's format takes no two that overlap, such as a buffer and its beginning.
+        place = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if place in memory else tensor
+        memory.add(place)
     return found

@@ -114,21 +114,16 @@ def inventory(model: nn.Module) -> Inventory:
     """
     model = unwrap(model)
     found: dict[int, Entry] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        for field, kind in _weight_fields(module):
-            weight = getattr(module, field, None)
-            if weight is None:
-                continue
-            name = f"{path}.{field}" if path else field
-            _check(name, weight, module)
-            if not weight.numel():  # such as Linear(0, 4)
-                continue
-            known = found.get(id(weight))
-            found[id(weight)] = (
-                Entry(name, tuple(weight.shape), kind)
-                if known is None
-                else Entry(known.name, known.shape, known.kind, (*known.aliases, name))
-            )
+    for name, weight, kind, module in _weights(model):
+        _check(name, weight, module)
+        if not weight.numel():  # such as Linear(0, 4)
+            continue
+        known = found.get(id(weight))
+        found[id(weight)] = (
+            Entry(name, tuple(weight.shape), kind)
+            if known is None
+            else Entry(known.name, known.shape, known.kind, (*known.aliases, name))
+        )
     if not found:
         raise RegrowError(
             f"{type(model).__name__} has no convolution or linear weights, so nothing can be "
@@ -173,6 +168,23 @@ def weights_of(model: nn.Module, entries: Inventory) -> dict[str, nn.Parameter]:
                 f"were made for {entry.shape}; pass the same network or a copy of it."
             )
     return {entry.name: parameters[entry.name] for entry in entries}
+
+
+def names_of(model: nn.Module) -> dict[int, str]:
+    """Names of the inventory by `id` of the weight, of any network, even without such weights."""
+    found: dict[int, str] = {}
+    for name, weight, _, _ in _weights(model):
+        found.setdefault(id(weight), name)
+    return found
+
+
+def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor, str, nn.Module]]:
+    """Name, weight, kind and module, under each name that a weight has."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        for field, kind in _weight_fields(module):
+            weight = getattr(module, field, None)
+            if weight is not None:
+                yield (f"{path}.{field}" if path else field), weight, kind, module
 
 
 def _weight_fields(module: nn.Module) -> Iterator[tuple[str, str]]:

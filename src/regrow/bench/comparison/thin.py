@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from regrow.bench.tasks import MakeModel
 from regrow.core.errors import RegrowError
 from regrow.engine.choose import choose
-from regrow.engine.cut import cut_out
+from regrow.engine.cut_out import cut_out
 from regrow.engine.shrink import find_groups
 
 

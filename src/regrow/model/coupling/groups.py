@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from regrow.core.errors import RegrowError
 from regrow.core.groups import Group
@@ -125,6 +126,11 @@ def couple(model: nn.Module, example: Any, fixed: Mapping[str, str] | None = Non
                         tracer.indices.fix(dim, f"{path} takes its heads' size from its width")
     reach = Reach()
     outputs = watch(model, example, tracer, reach)
+    if not tensors_of(outputs):
+        raise RegrowError(
+            f"{type(model).__name__} gives back {type(outputs).__name__} for the example, in which "
+            "no tensor can be found; give back tensors, or tuples or dictionaries of them."
+        )
     tracer.close(outputs)
     if not tracer.seen.issuperset(tracer.trained):
         _run_training(model, example, tracer)
@@ -191,7 +197,9 @@ def at_rest(model: nn.Module) -> Iterator[None]:
                 module.training = mode
         with torch.no_grad():
             for module, name, buffer, values in buffers:
-                module._buffers[name] = buffer.copy_(values)
+                module._buffers[name] = buffer
+                if not torch.equal(buffer, values):
+                    buffer.copy_(values)
 
 
 def _evaluate(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> None:
@@ -247,10 +255,13 @@ def _run_training(model: nn.Module, example: Any, tracer: Tracer) -> None:
     try:
         with at_rest(model), tracer.following(model):
             model.train()
+            for _, module in modules_of(model):
+                if isinstance(module, _BatchNorm):  # or one value of a channel would be too few
+                    module.eval()
             with Watch(tracer, RULES, pointwise, other):
                 outputs = call(model, example)
             tracer.close(outputs)
-    except Exception:  # such as batch norm over a single value; the table lists what was not seen
+    except Exception:  # such as a loss that wants labels; the table lists what was not seen
         pass
     finally:
         tracer.works[:] = works

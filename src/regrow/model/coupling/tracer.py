@@ -6,8 +6,8 @@ import contextlib
 import functools
 import math
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -205,10 +205,9 @@ class Tracer:
                 self.trained[name] = tuple(tensor.shape)
 
     def add_example(self, example: Any) -> None:
-        for tensor in tree_flatten(example)[0]:
-            if isinstance(tensor, Tensor):
-                data = tensor.is_floating_point()
-                self._values[tensor] = Value((None,) * tensor.dim(), given=True, data=data)
+        for tensor in tensors_of(example):
+            data = tensor.is_floating_point()
+            self._values[tensor] = Value((None,) * tensor.dim(), given=True, data=data)
 
     def close(self, outputs: Any) -> None:
         """What the network gives back keeps its sizes."""
@@ -309,19 +308,40 @@ def _pointwise(func: Any) -> bool:
     return any(torch.Tag.pointwise in getattr(plain, name).tags for name in plain.overloads())
 
 
-def tensors_of(outputs: Any) -> list[Tensor]:
-    """Those in any nest of tuples, lists, dictionaries and plain objects."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    if type(outputs) is tuple and all(isinstance(each, Tensor) for each in outputs):
-        return list(outputs)
+def tensors_of(nest: Any) -> list[Tensor]:
+    """Those in any nest of collections, mappings and dataclasses, and directly in other objects."""
+    if isinstance(nest, Tensor):
+        return [nest]
+    if type(nest) is tuple and all(isinstance(each, Tensor) for each in nest):
+        return list(nest)
     found: list[Tensor] = []
-    for each in tree_flatten(outputs)[0]:
+    _collect(nest, found, set())
+    return found
+
+
+def _collect(nest: Any, found: list[Tensor], seen: set[int]) -> None:
+    for each in tree_flatten(nest)[0]:
         if isinstance(each, Tensor):
             found.append(each)
-        elif hasattr(each, "__dict__") and not isinstance(each, (nn.Module, type)):
-            found += [t for t in vars(each).values() if isinstance(t, Tensor)]
-    return found
+        elif id(each) not in seen and not isinstance(each, (nn.Module, type, str, bytes)):
+            seen.add(id(each))
+            for part in _parts(each):
+                _collect(part, found, seen)
+
+
+def _parts(each: Any) -> list[Any]:
+    """What an object holds that PyTorch knows nothing of."""
+    if isinstance(each, Mapping):
+        return list(each.values())
+    if isinstance(each, (Sequence, Set)):
+        return list(each)
+    if is_dataclass(each):
+        return [getattr(each, one.name) for one in fields(each)]
+    slots = [name for kind in type(each).__mro__ for name in getattr(kind, "__slots__", ())]
+    held = [getattr(each, name) for name in slots if hasattr(each, name)]
+    # No deeper: caches keep what is no output.
+    every = [*held, *getattr(each, "__dict__", {}).values()]
+    return [one for one in every if isinstance(one, Tensor)]
 
 
 def _line() -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from regrow.core.evidence import Evidence, Need
 from regrow.core.groups import Group
+from regrow.parts.units.pooling import scored
 
 _ACTIVATION = Need("activation")
 
@@ -28,8 +29,7 @@ class Activation:
         found = {}
         for group in groups:
             total = torch.zeros(len(group))
-            for member in group.produced:
-                if member.name in outputs:
-                    total += outputs[member.name][member.indices].sum(1).cpu()
+            for member in scored(group, [m for m in group.produced if m.name in outputs]):
+                total += outputs[member.name][member.indices].sum(1).cpu()
             found[group.name] = total
         return found

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from regrow.core.evidence import Evidence, Need
 from regrow.core.groups import Group
+from regrow.parts.units.pooling import scored
 
 _WEIGHT = Need("weight")
 
@@ -29,10 +30,11 @@ class GeometricMedian:
         found = {}
         for group in groups:
             total = torch.zeros(len(group))
-            for member in group.produced:
-                if member.name in weights and weights[member.name].dim() > 1:
-                    filters = weights[member.name].float().flatten(1)[member.indices]
-                    flat = filters.flatten(1)
-                    total += torch.cdist(flat, flat).sum(1).cpu()
+            filters = [m for m in group.produced if m.name in weights and weights[m.name].dim() > 1]
+            for member in scored(group, filters):
+                # Of a transposed convolution outputs are not the first dimension.
+                rows = weights[member.name].float().movedim(member.dim, 0).flatten(1)
+                flat = rows[member.indices].flatten(1)
+                total += torch.cdist(flat, flat).sum(1).cpu()
             found[group.name] = total
         return found

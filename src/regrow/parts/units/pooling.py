@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from regrow.core.errors import RegrowError
 from regrow.core.groups import Group, Member
 
 
@@ -22,11 +23,27 @@ def along(member: Member, entries: Tensor) -> Tensor:
 
 
 def pooled(
-    group: Group, entries: Mapping[str, Tensor], members: Iterable[Member] | None = None
+    group: Group, entries: Mapping[str, Tensor], members: Sequence[Member] | None = None
 ) -> Tensor:
-    """Sums over all members of a group of which there are entries; (units,)."""
-    total = torch.zeros(len(group))
-    for member in group.members if members is None else members:
-        if member.name in entries:
-            total += along(member, entries[member.name])
-    return total
+    """Sums over all members of a group of which there are entries; (units,).
+
+    Raises:
+        RegrowError: there are none.
+    """
+    every = group.members if members is None else members
+    known = scored(group, [member for member in every if member.name in entries])
+    return torch.stack([along(member, entries[member.name]) for member in known]).sum(0)
+
+
+def scored(group: Group, members: Sequence[Member]) -> Sequence[Member]:
+    """The members that a criterion goes by, if there are any.
+
+    Raises:
+        RegrowError: there are none: scores would be zeros, and units go in no order.
+    """
+    if not members:
+        raise RegrowError(
+            f"what computes {group.name} has nothing that this criterion can score; take 'norm', "
+            "which counts what reads the units too, or exclude the layer."
+        )
+    return members
