@@ -148,7 +148,7 @@ BAD_MODULES = {
         "def task():\n p = regrow.bench.TensorPair(torch.zeros(9, 30), torch.zeros(9).long())\n"
         " return regrow.bench.Task('t', lambda d: regrow.bench.Splits(p, p, p),"
         " {'m': lambda g: nn.Linear(20, 20)})",
-        "does not fit Linear",
+        "the network of task 't' raised RuntimeError: mat1 and mat2 shapes",
     ),
 }
 
@@ -188,7 +188,7 @@ def test_directories_that_are_not_free(blobs: str) -> None:
     Path("run").mkdir()
     Path("run/recipe.toml").write_text("recipe = 'one_shot'")
     message = refused(*common, "run")
-    assert "regrow resume run" in message
+    assert "regrow resume -- run" in message
     assert "--overwrite" in message
     assert "holds no run" in refused("resume", "photos")
     assert "holds no run" in refused("resume", "nosuch")

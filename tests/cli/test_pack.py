@@ -66,7 +66,7 @@ def test_a_file_of_weights_needs_its_task(run: Path, blobs: str) -> None:
 def test_refusals(run: Path) -> None:
     assert "there is no nothing" in refused("pack", "nothing", "-o", "m.regrow")
     assert "int4" in refused("pack", run, "--values", "int4", "-o", "m.regrow")
-    assert "a file of run itself" in refused("pack", run, "-o", "run/model.regrow")
+    assert "the file that is read" in refused("pack", run, "-o", "run/model.regrow")
     assert not Path("m.regrow").exists()
 
 

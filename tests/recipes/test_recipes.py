@@ -25,11 +25,13 @@ from regrow.recipes import (
     RECIPES,
     bidirectional,
     bidirectional_paper,
+    cops,
     gradual,
     hybrid,
     iterative,
     manual,
     one_shot,
+    woodfisher,
 )
 
 VGG16 = 14_715_584
@@ -135,6 +137,8 @@ def test_gradual_ramps_within_its_window() -> None:
     assert [epoch for epoch, _ in found] == list(range(31))
     assert found[10][1] == pytest.approx(0.9 * (1 - (2 / 3) ** 3))
     assert found[-1] == (30, 0.9)
+    fine = gradual(0.9, 40, end="700it", every="100it").stages[0].plan.schedule
+    assert (fine.last, fine.start.value) == (Step.iterations(700), 0)
     found = targets(gradual(0.9, 40, start=5, end=25, every="10ep"))
     assert [epoch for epoch, _ in found] == [5, 15, 25]
     assert found[1][1] == pytest.approx(0.9 * (1 - 0.5**3))
@@ -265,6 +269,11 @@ def test_every_recipe_names_its_source(row: Any) -> None:
         (lambda: hybrid(epochs=4, cuts=4), "5 cuts do not fit 4 epochs"),
         (lambda: gradual(0.9, 10, end=10), "lasts 10ep, but the last event"),
         (lambda: gradual(0.9, 10, every="100it"), "of one unit"),
+        (lambda: cops(0.5, 10, pattern="unit"), "Cops ranks weights, not channels and heads"),
+        (
+            lambda: woodfisher(0.5, 10, pattern="unit", update="none"),
+            "WoodFisher ranks weights, not channels and heads",
+        ),
         (lambda: manual((0.5,), (0, 3)), "1 sparsities and 2 steps"),
         (lambda: manual((0.5, 0.6), (0, 60), 60), "falls on 60ep"),
         (lambda: one_shot(patience=0), "at least one epoch"),

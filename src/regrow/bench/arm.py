@@ -25,14 +25,23 @@ from regrow.model.inspection import inspect
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
+def check_device(name: str) -> None:
+    """Refuse a name that is of no kind of device.
+
+    Raises:
+        RegrowError: it is not.
+    """
+    if name not in _DEVICES:
+        raise unknown("device", name, _DEVICES)
+
+
 def open_fabric(device: str, devices: int, training: Training) -> Fabric:
     """Lightning Fabric on a device, launched.
 
     Raises:
         RegrowError: the device is unknown or not here.
     """
-    if device not in _DEVICES:
-        raise unknown("device", device, _DEVICES)
+    check_device(device)
     try:
         fabric = Fabric(accelerator=device, devices=devices, precision=fabric_precision(training))
     except (MisconfigurationException, RuntimeError, ValueError) as error:

@@ -92,9 +92,9 @@ def configure(
     if not isinstance(name, str):
         raise RegrowError(f"{recipe} names no recipe; add a line like recipe = 'bidirectional'.")
     _, defaults = parameters_of(name)
-    where = task or str(given.get("task", "digits"))
+    where = str(given.get("task", "digits")) if task is None else task
     found = find_task(where)
-    network = model or str(given.get("model", next(iter(found.models))))
+    network = str(given.get("model", next(iter(found.models)))) if model is None else model
     if network not in found.models:
         raise unknown(f"model of task {found.name!r}:", network, found.models)
     parameters = dict(given.get("parameters", {}))

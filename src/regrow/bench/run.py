@@ -18,6 +18,7 @@ from regrow.bench.deliver import SHRUNK, deliver, open_directory, write_record
 from regrow.bench.deployment import deployment
 from regrow.bench.environment import environment
 from regrow.bench.job import Job
+from regrow.bench.preflight import check_task
 from regrow.bench.state import StateFile, identity
 from regrow.bench.tasks import Task, Training, checked_splits, dense_training
 from regrow.bench.trainer import Notify, Trainer
@@ -74,6 +75,7 @@ def run(
     training = config.settings()
     splits = checked_splits(task, data_dir)
     make_model = initial(task, config.model, config.seed)
+    check_task(task, training, splits, make_model)
     model = make_model()
     example = splits.train.images[:1]
     groups = fit(model, program, example, has_reference=False)

@@ -19,6 +19,7 @@ from regrow.bench.cells import Cell
 from regrow.bench.data import Splits
 from regrow.bench.environment import environment
 from regrow.bench.job import Hook, Job, Paused
+from regrow.bench.preflight import check_task
 from regrow.bench.state import StateFile, identity
 from regrow.bench.tasks import checked_splits
 from regrow.bench.trainer import Notify, Trainer
@@ -70,6 +71,7 @@ class Store:
         self._notify, self._command = notify, command
         self._checkpoint_seconds = checkpoint_seconds
         self._splits: dict[str, Splits] = {}
+        self._tried: set[tuple[str, str]] = set()
         self._fabrics: dict[str, Fabric] = {}
 
     def finished(self, cell: Cell) -> bool:
@@ -102,7 +104,8 @@ class Store:
     def error(self, cell: Cell) -> str | None:
         """Why the cell could not be finished the last time, in one line, or None."""
         try:
-            return (self._folder(cell) / "error.txt").read_text().strip().splitlines()[-1]
+            lines = (self._folder(cell) / "error.txt").read_text().strip().splitlines()
+            return lines[-1].removeprefix(f"{RegrowError.__module__}.") if lines else "unknown"
         except FileNotFoundError:
             return None
 
@@ -203,6 +206,11 @@ class Store:
         """Refuse what cannot be finished, before hours are spent on its dense network."""
         if cell.tag and cell.tag not in self._hooks:
             raise unknown(f"tag of cell {cell.label!r}:", cell.tag, self._hooks)
+        tried = cell.task.name, cell.model
+        if tried not in self._tried:
+            make = initial(cell.task, cell.model, cell.seed)
+            check_task(cell.task, cell.training, self._data(cell), make)
+            self._tried.add(tried)
         if cell.program is not None:
             model = initial(cell.task, cell.model, cell.seed)()
             example = self._data(cell).train.images[:1]

@@ -7,7 +7,6 @@ import inspect
 import math
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from regrow.bench import models
 from regrow.bench.data import Splits, TensorPair, load
 from regrow.bench.data.augment import random_crop, random_flip
+from regrow.bench.user_code import line_of, told
 from regrow.core.errors import RegrowError
 from regrow.core.table import Row, Table
 
@@ -146,6 +146,17 @@ class Task:
                 f"task {self.name!r} needs models, a dict from names to functions of a generator; "
                 f"got {self.models!r}."
             )
+        for name, make in self.models.items():
+            if not isinstance(name, str) or not callable(make):
+                raise RegrowError(f"task {self.name!r}: model {name!r} is no name of a function.")
+        if not isinstance(self.training, Training):
+            raise RegrowError(
+                f"task {self.name!r}: training must be a regrow.bench.Training; got "
+                f"{self.training!r}."
+            )
+        for what, own in (("augment", self.augment), ("loss", self.loss)):
+            if own is not None and not callable(own):
+                raise RegrowError(f"task {self.name!r}: {what} must be a function; got {own!r}.")
 
 
 def _crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -256,9 +267,9 @@ def find_task(spec: str) -> Task:
     try:
         module = importlib.import_module(path)
     except (ImportError, SyntaxError, ValueError) as error:
-        raise RegrowError(f"task {spec!r} cannot be found: {_line(error)}. {_WHERE}") from error
-    except Exception as error:
-        raise RegrowError(f"module {path!r} of task {spec!r} raised {_told(error)}.") from error
+        raise RegrowError(f"task {spec!r} cannot be found: {line_of(error)}. {_WHERE}") from error
+    except (Exception, SystemExit) as error:
+        raise RegrowError(f"module {path!r} of task {spec!r} raised {told(error)}.") from error
     try:
         make = getattr(module, name)
     except AttributeError as error:
@@ -274,8 +285,8 @@ def find_task(spec: str) -> Task:
         task = make()
     except RegrowError:
         raise
-    except Exception as error:
-        raise RegrowError(f"task {spec!r} raised {_told(error)}.") from error
+    except (Exception, SystemExit) as error:
+        raise RegrowError(f"task {spec!r} raised {told(error)}.") from error
     if not isinstance(task, Task):
         raise RegrowError(
             f"task {spec!r} returned a {type(task).__name__}; it must return a regrow.bench.Task."
@@ -289,17 +300,6 @@ _WHERE = (
 )
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _told(error: Exception) -> str:
-    """An exception of the user's own code in one line, with the place that raised it."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    name = Path(place.filename).name
-    return f"{type(error).__name__}: {_line(error)} ({name}, line {place.lineno})"
-
-
 def checked_splits(task: Task, data_dir: Path | None) -> Splits:
     """The task's data, found to be three parts with something in each.
 
@@ -310,8 +310,8 @@ def checked_splits(task: Task, data_dir: Path | None) -> Splits:
         splits = task.splits(data_dir)
     except RegrowError:
         raise
-    except Exception as error:
-        raise RegrowError(f"the splits of task {task.name!r} raised {_told(error)}.") from error
+    except (Exception, SystemExit) as error:
+        raise RegrowError(f"the splits of task {task.name!r} raised {told(error)}.") from error
     if not isinstance(splits, Splits):
         raise RegrowError(
             f"the splits of task {task.name!r} returned a {type(splits).__name__}; they must "

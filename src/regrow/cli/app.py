@@ -108,9 +108,10 @@ def run(
     config, found = configure(
         recipe, task=task, model=model, seed=seed, controls=names, settings=settings or ()
     )
-    if (out / "recipe.toml").exists() and not overwrite and not _later_rank():
+    if (out / "recipe.toml").exists() and not overwrite and not _later_rank(devices):
         raise RegrowError(
-            f"{out} holds a run already; go on with `regrow resume {out}`, replace it with "
+            f"{out} holds a run already; go on with "
+            f"`regrow resume -- {shlex.quote(str(out))}`, replace it with "
             "--overwrite, or choose another --out."
         )
     options = {"data_dir": data_dir, "device": device, "devices": devices, "speed": speed}
@@ -235,7 +236,10 @@ def _perform(
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     command = _command(out, options)
     try:
-        with Interrupt() as interrupt, Progress(quiet=as_json or _later_rank()) as progress:
+        with (
+            Interrupt() as interrupt,
+            Progress(quiet=as_json or _later_rank(options["devices"])) as progress,
+        ):
 
             def notify(event: dict[str, Any]) -> None:
                 progress(event)
@@ -254,7 +258,7 @@ def _perform(
         if not (out / "recipe.toml").exists():
             _fail("stopped before anything was done.", 130)
         _fail(f"stopped; go on with `regrow resume {shlex.quote(str(out))}`.", 130)
-    if _later_rank():
+    if _later_rank(options["devices"]):
         return
     page = write_runs([out], out / "report.html", command)
     if as_json:
@@ -280,9 +284,9 @@ def _command(out: Path, options: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _later_rank() -> bool:
+def _later_rank(devices: int) -> bool:
     # Some shells and schedulers leave a RANK behind that belongs to nothing.
-    if os.environ.get("WORLD_SIZE", "1") in ("", "0", "1"):
+    if devices == 1 or os.environ.get("WORLD_SIZE", "1") in ("", "0", "1"):
         return False
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0"
 

@@ -60,6 +60,7 @@ def compare_command(
 
     regrow compare study.toml --out studies/first --workers 2
     """
+    from regrow.bench.arm import check_device
     from regrow.bench.comparison.cluster import run_on_cluster
     from regrow.bench.comparison.study_file import read
     from regrow.bench.store import Store
@@ -82,6 +83,9 @@ def compare_command(
     if worker:
         serve(every, store, workers=workers, tell=say)
         return
+    check_device(device)
+    if (out / "recipe.toml").exists():
+        raise RegrowError(f"{out} holds a run; choose another --out.")
     if cluster is None and not dry_run:
         asked.check_data(data_dir)
     now = estimate(every, store)
@@ -105,6 +109,8 @@ def compare_command(
     page = _finish(run, asked, cells, store, interrupt)
     if open_page and page is not None:
         show(page)
+    if estimate(every, store).failed:
+        raise typer.Exit(1)
 
 
 def _finish(

@@ -60,7 +60,7 @@ def _export(path: Path, to: str, out: Path, arm: str | None, data_dir: Path | No
     packed = packed_file(path, arm) if path.is_dir() else path
     if not path.is_dir() and arm is not None:
         raise RegrowError(f"--arm belongs to a run, and {path} is a file; leave it out.")
-    check_apart(out, path, packed)
+    check_apart(out, packed)
     if to == "onnx":
         return _export_onnx(path, packed, out, data_dir)
     contents = unpack(packed)

@@ -58,7 +58,7 @@ def pack_command(
 
     native = runtime()
     network, source = _network(path, arm, task, model, data_dir)
-    check_apart(out, path, source)
+    check_apart(out, source)
     train, sizes = network.splits.train.images, _CALIBRATION
     packing = pack(
         network.model,

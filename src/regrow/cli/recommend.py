@@ -48,11 +48,13 @@ def recommend_command(
     regrow recommend --task cifar10 --model resnet20 --sparsity 0.95 --budget 20epochs
     """
     from regrow.bench.comparison.recommend import OURS, recommend
-    from regrow.bench.tasks import TASKS
+    from regrow.bench.tasks import TASKS, find_task
 
     tables = [_rows(path) for path in records or sorted(OURS.glob("*.csv"))]
     known = {row.place.task for rows in tables for row in rows} | {row.name for row in TASKS}
-    if ":" not in task and task not in known:
+    if ":" in task:
+        task = find_task(task).name
+    elif task not in known:
         raise unknown("task", task, known)
     found = recommend(
         tables, sparsity=sparsity, epochs=_epochs(budget), task=task, model=model, pattern=pattern

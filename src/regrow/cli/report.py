@@ -10,6 +10,7 @@ import typer
 
 from regrow.cli.compare import STUDY, report_study, say, show, study_in
 from regrow.cli.options import Open
+from regrow.cli.runs import check_apart
 from regrow.core.errors import RegrowError
 
 
@@ -30,6 +31,8 @@ def report_command(
     from regrow.bench.report import find_runs
 
     page = out or directory / "report.html"
+    if page.name != "report.html":
+        check_apart(page)
     study = (directory / STUDY).is_file()
     runs = [] if study else find_runs(directory)
     if study:

@@ -106,17 +106,20 @@ def packed_file(run: Path, arm: str | None) -> Path:
     return run / "state" / f"{arm}.regrow"
 
 
-def check_apart(out: Path, source: Path, packed: Path) -> None:
-    """Refuse to write over what is read, and over the other files of its run.
+def check_apart(out: Path, packed: Path | None = None) -> None:
+    """Refuse to write over what is read, and over the files of a run or of a study.
 
     Raises:
         RegrowError: `out` is one of them.
     """
     from regrow.bench.deliver import FILES
 
-    own = {packed.resolve()}
-    if source.is_dir():
-        own |= {(source / name).resolve() for name in FILES}
-        own |= {file.resolve() for file in (source / "state").glob("*")}
-    if out.resolve() in own:
-        raise RegrowError(f"{out} is a file of {source} itself; choose another -o.")
+    target = out.resolve()
+    if packed is not None and target == packed.resolve():
+        raise RegrowError(f"{out} is the file that is read; choose another name.")
+    for folder in (target.parent, target.parent.parent):
+        held = {folder / name for name in FILES} | set((folder / "state").glob("*"))
+        held |= {folder / name for name in ("study.toml", "records.csv")}
+        known = (folder / "recipe.toml").exists() or (folder / "study.toml").exists()
+        if known and target in held:
+            raise RegrowError(f"{out} is a file of {folder.name} itself; choose another name.")

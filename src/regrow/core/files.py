@@ -47,9 +47,12 @@ def write_atomic(
         The number of bytes written.
 
     Raises:
-        RegrowError: the disk refused (full, quota, file-size limit, permission, no such folder).
+        RegrowError: the disk refused (full, quota, file-size limit, permission, no such folder), or
+            `path` is a device or a pipe.
     """
     target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise RegrowError(f"{os.fspath(path)} is a device or a pipe; give the name of a file.")
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     chunks = (content,) if isinstance(content, bytes) else content
     try:

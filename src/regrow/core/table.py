@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from datetime import date, time
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from regrow.core.errors import RegrowError, unknown
@@ -63,7 +64,7 @@ class Table(Generic[T]):
             raise RegrowError(f"{spec.__name__} is a class; give a {self.kind}, {spec.__name__}().")
         if isinstance(spec, str):
             spec = {"name": spec}
-        if spec is None or isinstance(spec, (int, float, list, tuple)):
+        if spec is None or isinstance(spec, (int, float, list, tuple, date, time)):
             raise RegrowError(
                 f"a {self.kind} is a name, a table with a 'name' or a part; got {spec!r}."
             )

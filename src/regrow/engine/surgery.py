@@ -107,8 +107,7 @@ def apply(model: nn.Module, edits: Edits) -> nn.Module:
     state = named_tensors(model)
     memo: dict[int, Any] = {}
     for name, dims in edits.keep.items():
-        owner = type(model.get_submodule(name.rpartition(".")[0]))
-        _check(name, edits, state, sized=owner.__module__.startswith("torch.nn"))
+        _check(name, edits, state, model)
         old = state[name]
         new = cut(old.detach(), dims)
         if isinstance(old, nn.Parameter):
@@ -222,7 +221,7 @@ class IndexMap:
         return found
 
 
-def _check(name: str, edits: Edits, state: Mapping[str, Tensor], *, sized: bool) -> None:
+def _check(name: str, edits: Edits, state: Mapping[str, Tensor], model: nn.Module) -> None:
     if name not in state:
         raise RegrowError(f"the edits are of another network: this one has no {name}.")
     shape = tuple(state[name].shape)
@@ -231,6 +230,7 @@ def _check(name: str, edits: Edits, state: Mapping[str, Tensor], *, sized: bool)
             f"the edits are of another network: {name} has shape {shape} here and "
             f"{edits.shapes[name]} there."
         )
+    sized = type(model.get_submodule(name.rpartition(".")[0])).__module__.startswith("torch.nn")
     for dim, indices in edits.keep[name].items():
         fits = 0 <= dim < len(shape) and (not len(indices) or int(indices.max()) < shape[dim])
         if sized:  # Where nothing is left, the layer's size must say so.

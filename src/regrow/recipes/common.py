@@ -109,7 +109,8 @@ def unit_plan(schedule: Any, cut: Cut, regrowth: UnitCriterion | None = None) ->
     """A plan of units from a schedule and the recipe's keywords.
 
     Raises:
-        RegrowError: a keyword is none of `Cut`'s or does not go with units.
+        RegrowError: a keyword is none of `Cut`'s or does not go with units, or the criterion is of
+            weights.
     """
     how = _complete(cut)
     pattern = PATTERNS.build(how["pattern"])
@@ -122,9 +123,16 @@ def unit_plan(schedule: Any, cut: Cut, regrowth: UnitCriterion | None = None) ->
             "units are compared as their pattern says; instead of allocation give, for instance, "
             "pattern={'name': 'unit', 'scope': 'local'}."
         )
+    criterion = UNIT_CRITERIA.build("norm" if how["criterion"] is None else how["criterion"])
+    if any(type(criterion) is row.make for row in CRITERIA):
+        names = ", ".join(row.name for row in UNIT_CRITERIA)
+        raise RegrowError(
+            f"{type(criterion).__name__} ranks weights, not channels and heads; take one of "
+            f"{names}, or leave the pattern at weights."
+        )
     return UnitPlan(
         schedule,
-        UNIT_CRITERIA.build("norm" if how["criterion"] is None else how["criterion"]),
+        criterion,
         pattern,
         regrowth,
         globs(how["include"]),

@@ -119,7 +119,8 @@ def recommend(
         ]
         found += [each for each in compare(within) if each.arms]
     if not found:
-        least = min(spent for (place, _), spent in own.items() if place.arm != DENSE)
+        own_arms = [(at, n) for (at, _), n in own.items() if at.arm != DENSE]
+        least = min((n for at, n in own_arms if at.pattern == pattern), default=0)
         raise RegrowError(
             f"no arm in the records took at most {epochs} epochs; the least is {least}."
         )

@@ -25,6 +25,9 @@ class TensorPair:
     labels: Tensor
 
     def __post_init__(self) -> None:
+        if not isinstance(self.images, Tensor) or not isinstance(self.labels, Tensor):
+            kinds = f"{type(self.images).__name__} and {type(self.labels).__name__}"
+            raise RegrowError(f"images and labels must be tensors; got {kinds}.")
         if self.images.ndim < 2 or self.labels.shape != self.images.shape[:1]:
             raise RegrowError(
                 f"images {tuple(self.images.shape)} and labels {tuple(self.labels.shape)} do not "
