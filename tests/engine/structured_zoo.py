@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import regrow
-from regrow.model.coupling.tracer import tensors_of
+from regrow.model.coupling.nests import tensors_of
 
 
 class Net(nn.Module):

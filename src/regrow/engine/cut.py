@@ -15,7 +15,7 @@ from regrow.engine.groups import Groups
 from regrow.engine.sizes import candidates, choices, known_sizes, with_attributes
 from regrow.engine.surgery import Edits, IndexMap, Keep
 from regrow.model.coupling.groups import at_rest, call
-from regrow.model.coupling.tracer import tensors_of
+from regrow.model.coupling.nests import tensors_of
 from regrow.model.walk import named_tensors
 
 _CLOSE = 1e-4  # of the largest output, or a few roundings where that is more

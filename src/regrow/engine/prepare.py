@@ -23,7 +23,7 @@ from regrow.engine.shrink import find_groups
 from regrow.engine.unit_plan import UnitPlan
 from regrow.model.collect import evaluation
 from regrow.model.coupling.groups import call
-from regrow.model.coupling.tracer import tensors_of
+from regrow.model.coupling.nests import tensors_of
 from regrow.model.inventory import Inventory, check_finite, inventory, weights_of
 
 

@@ -336,10 +336,9 @@ class Pruning:
         if density is None:
             return
         plan = self.program.stages[self._at.stage].plan
-        entries = self._on.entries
-        if is_ahead(plan, self._at, entries, density):
+        if is_ahead(plan, self._at, self._on.entries, density):
             return
-        if not is_settled(plan, self._at, entries, density, exchange):
+        if not is_settled(plan, self._at, self._on.entries, density, exchange):
             self._at.due = (density, exchange)
             before = len(self._at.events)
             self._on.reach(plan, self._at, density, self.program.seed, exchange)

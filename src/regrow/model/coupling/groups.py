@@ -18,6 +18,7 @@ from regrow.core.errors import RegrowError
 from regrow.core.groups import Group
 from regrow.core.names import unwrap
 from regrow.model.coupling.indices import Dim, Indices
+from regrow.model.coupling.nests import tensors_of
 from regrow.model.coupling.reach import Reach
 from regrow.model.coupling.rules import RULES, other, pointwise
 from regrow.model.coupling.tracer import (
@@ -27,7 +28,6 @@ from regrow.model.coupling.tracer import (
     Tracer,
     Watch,
     Work,
-    tensors_of,
 )
 from regrow.model.coupling.units import one_factor, units_of
 from regrow.model.walk import modules_of

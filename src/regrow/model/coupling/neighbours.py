@@ -17,7 +17,8 @@ from regrow.core.neighbours import Link, Neighbours, Place
 from regrow.model.coupling.flow import Flow, Origin
 from regrow.model.coupling.groups import refuse_recurrent, watch
 from regrow.model.coupling.indices import Classes, Dim, Indices
-from regrow.model.coupling.tracer import Tracer, tensors_of
+from regrow.model.coupling.nests import tensors_of
+from regrow.model.coupling.tracer import Tracer
 from regrow.model.inventory import Entry
 
 

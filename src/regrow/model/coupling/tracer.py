@@ -6,18 +6,18 @@ import contextlib
 import functools
 import math
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from regrow.core.errors import RegrowError
 from regrow.model.coupling.by_tensor import ByTensor
 from regrow.model.coupling.indices import Dim, Indices
+from regrow.model.coupling.nests import tensors_of
 from regrow.model.walk import modules_of, named_tensors
 
 
@@ -306,42 +306,6 @@ def _pointwise(func: Any) -> bool:
     if plain is None or not func._schema.name.endswith("_"):
         return False
     return any(torch.Tag.pointwise in getattr(plain, name).tags for name in plain.overloads())
-
-
-def tensors_of(nest: Any) -> list[Tensor]:
-    """Those in any nest of collections, mappings and dataclasses, and directly in other objects."""
-    if isinstance(nest, Tensor):
-        return [nest]
-    if type(nest) is tuple and all(isinstance(each, Tensor) for each in nest):
-        return list(nest)
-    found: list[Tensor] = []
-    _collect(nest, found, set())
-    return found
-
-
-def _collect(nest: Any, found: list[Tensor], seen: set[int]) -> None:
-    for each in tree_flatten(nest)[0]:
-        if isinstance(each, Tensor):
-            found.append(each)
-        elif id(each) not in seen and not isinstance(each, (nn.Module, type, str, bytes)):
-            seen.add(id(each))
-            for part in _parts(each):
-                _collect(part, found, seen)
-
-
-def _parts(each: Any) -> list[Any]:
-    """What an object holds that PyTorch knows nothing of."""
-    if isinstance(each, Mapping):
-        return list(each.values())
-    if isinstance(each, (Sequence, Set)):
-        return list(each)
-    if is_dataclass(each):
-        return [getattr(each, one.name) for one in fields(each)]
-    slots = [name for kind in type(each).__mro__ for name in getattr(kind, "__slots__", ())]
-    held = [getattr(each, name) for name in slots if hasattr(each, name)]
-    # No deeper: caches keep what is no output.
-    every = [*held, *getattr(each, "__dict__", {}).values()]
-    return [one for one in every if isinstance(one, Tensor)]
 
 
 def _line() -> str:
