@@ -86,6 +86,7 @@ def test_a_task_that_exits_is_told(blobs: str) -> None:
     assert "raised SystemExit: 0 (leaves.py, line 2)" in refused(
         "run", "one_shot", "--task", "leaves:task", "--out", "b"
     )
+    assert ":smile:" in refused("inspect", "no :smile: here")
     assert "unknown task ''" in refused("run", "one_shot", "--task", "", "--out", "b")
     date = ("run", "one_shot", "--task", blobs, "--out", "b", "--set", "criterion=1979-05-27")
     assert "a criterion is a name, a table with a 'name' or a part" in refused(*date)

@@ -269,6 +269,8 @@ def test_every_recipe_names_its_source(row: Any) -> None:
         (lambda: hybrid(epochs=4, cuts=4), "5 cuts do not fit 4 epochs"),
         (lambda: gradual(0.9, 10, end=10), "lasts 10ep, but the last event"),
         (lambda: gradual(0.9, 10, every="100it"), "of one unit"),
+        (lambda: bidirectional_paper(0.5, 0.8, cuts=0), "cuts=0 must be at least 1"),
+        (lambda: woodfisher(0.5, 10, initial=2.0), "initial sparsity is the fraction removed"),
         (lambda: cops(0.5, 10, pattern="unit"), "Cops ranks weights, not channels and heads"),
         (
             lambda: woodfisher(0.5, 10, pattern="unit", update="none"),

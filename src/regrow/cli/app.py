@@ -166,7 +166,7 @@ def inspect_command(
         if as_json:
             _print_json({"groups": coupled.rows()})
         else:
-            Console().print(str(coupled), markup=False, highlight=False, soft_wrap=True)
+            Console(emoji=False).print(str(coupled), markup=False, highlight=False, soft_wrap=True)
         return
     from regrow.cli.inspection import look
 
@@ -174,9 +174,9 @@ def inspect_command(
     if as_json:
         _print_json(found.to_dict())
     else:
-        Console().print(found.table())
+        Console(emoji=False).print(found.table())
         for line in found.notes():
-            Console().print(escape(line), highlight=False)
+            Console(emoji=False).print(escape(line), highlight=False)
 
 
 app.command("compare")(compare_command)
@@ -204,7 +204,7 @@ def list_command(
         sys.stdout.write(details(name) + "\n")
     else:
         for table in tables():
-            Console().print(table)
+            Console(emoji=False).print(table)
 
 
 def main() -> None:
@@ -264,10 +264,10 @@ def _perform(
     if as_json:
         _print_json(record)
     else:
-        Console().print(summary(record))
+        Console(emoji=False).print(summary(record))
         for line in deployed(record, out):
-            Console().print(escape(line), highlight=False, soft_wrap=True)
-        Console().print(f"report: {escape(str(page))}", soft_wrap=True)
+            Console(emoji=False).print(escape(line), highlight=False, soft_wrap=True)
+        Console(emoji=False).print(f"report: {escape(str(page))}", soft_wrap=True)
 
 
 def _command(out: Path, options: dict[str, Any]) -> str:
@@ -296,5 +296,5 @@ def _print_json(data: Any) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    Console(stderr=True).print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+    Console(stderr=True, emoji=False).print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
     sys.exit(code)

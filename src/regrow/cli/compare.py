@@ -202,4 +202,4 @@ def show(page: Path) -> None:
 
 def say(line: str) -> None:
     """Print a line as it is, however long."""
-    Console().print(escape(line), highlight=False, soft_wrap=True)
+    Console(emoji=False).print(escape(line), highlight=False, soft_wrap=True)

@@ -28,11 +28,11 @@ def get_command(
 
     root = data_directory(data_dir)
     if name == "digits":
-        Console().print("digits needs no download: scikit-learn ships them.")
+        Console(emoji=False).print("digits needs no download: scikit-learn ships them.")
         return
     if name == "spoken_digits":
         raise RegrowError(
             f"spoken digits are published as a git repository: `git clone {ADDRESS}` in {root}."
         )
     where = download(_PART_OF.get(name, name), root, base_url)
-    Console().print(f"{name}: {escape(str(where))}", soft_wrap=True)
+    Console(emoji=False).print(f"{name}: {escape(str(where))}", soft_wrap=True)

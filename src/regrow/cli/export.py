@@ -46,7 +46,7 @@ def export_command(
     if as_json:
         sys.stdout.write(json.dumps(exported.to_dict(), indent=1) + "\n")
     else:
-        Console().print(escape(f"{out}\n{exported}"), highlight=False, soft_wrap=True)
+        Console(emoji=False).print(escape(f"{out}\n{exported}"), highlight=False, soft_wrap=True)
 
 
 def _export(path: Path, to: str, out: Path, arm: str | None, data_dir: Path | None) -> Exported:

@@ -76,7 +76,7 @@ def pack_command(
         told = {**packing.to_dict(), "values": values, "test_accuracy": after}
         sys.stdout.write(json.dumps({**told, "test_accuracy_before": before}, indent=1) + "\n")
         return
-    console = Console()
+    console = Console(emoji=False)
     console.print(_table(packing), highlight=False)
     for line in _lines(packing, values, before, after):
         console.print(escape(line), highlight=False, soft_wrap=True)

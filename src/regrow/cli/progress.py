@@ -38,7 +38,7 @@ class Progress:
             Epochs(Column(no_wrap=True)),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, emoji=False),
             disable=quiet,
         )
         self._tasks: dict[str, Any] = {}
@@ -153,7 +153,7 @@ def download(name: str, root: Path, base_url: str | None) -> Path:
         DownloadColumn(),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    with Bars(*columns, console=Console(stderr=True, emoji=False)) as bars:
 
         def update(file: str, done: int, total: int) -> None:
             if file not in tasks:

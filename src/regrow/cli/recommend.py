@@ -62,7 +62,7 @@ def recommend_command(
     if as_json:
         sys.stdout.write(json.dumps(found.to_dict(), indent=1) + "\n")
     else:
-        Console().print(escape(found.text()), highlight=False, soft_wrap=True)
+        Console(emoji=False).print(escape(found.text()), highlight=False, soft_wrap=True)
 
 
 def _rows(path: Path) -> list[Row]:

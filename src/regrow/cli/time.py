@@ -61,7 +61,7 @@ def time_command(
         seconds,
         layers,
     )
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     with console.status("") as status:  # On a terminal only.
         timing = time_network(path, settings, lambda words: status.update(escape(words)))
     if as_json:
@@ -70,7 +70,7 @@ def time_command(
             del told["layers"]
         sys.stdout.write(json.dumps(told, indent=1) + "\n")
     else:
-        _show(timing, Console())
+        _show(timing, Console(emoji=False))
 
 
 def _numbers(option: str, words: str) -> tuple[int, ...]:

@@ -80,6 +80,8 @@ def bidirectional_paper(
             f"epochs={epochs} must be two numbers (after the cut, after regrowth), each at "
             f"least the number of rounds, {rounds}."
         )
+    if cuts < 1:
+        raise RegrowError(f"cuts={cuts} must be at least 1.")
     grow = Regrowth(
         RULES.build(regrow),
         VALUES.build(value),

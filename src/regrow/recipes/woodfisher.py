@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from typing_extensions import Unpack
 
+from regrow.core.budget import check_sparsity
 from regrow.core.errors import RegrowError
 from regrow.core.step import Step
 from regrow.engine.program import Program, Stage
@@ -76,6 +77,7 @@ def woodfisher(
     """
     if update not in ("single", "joint", "none"):
         raise RegrowError(f"update={update!r} is none of 'single', 'joint' and 'none'.")
+    check_sparsity(initial, "initial sparsity")
     finish = max(start + 1, epochs * 3 // 4) if end is None else end
     schedule: Any = OneShot(sparsity)
     if (start, finish) != (0, 0):
