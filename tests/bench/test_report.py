@@ -350,6 +350,17 @@ def test_bad_histories_are_refused(tmp_path: Path, spoil: Any, words: str) -> No
         report([run], tmp_path / "report.html")
 
 
+@pytest.mark.parametrize("file", ["record.json", "history.json"])
+@pytest.mark.parametrize("value", [[], None, "text", {"dense": None}, {"dense": "text"}])
+def test_fields_of_other_kinds_are_refused(tmp_path: Path, file: str, value: Any) -> None:
+    run = fake_run(tmp_path)
+    content = json.loads((run / file).read_text(encoding="utf-8"))
+    content["arms"] = value
+    (run / file).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(RegrowError, match=f"{file}.* is damaged .*`regrow resume`"):
+        report([run], tmp_path / "report.html")
+
+
 def run_pair(root: Path, seed: int, **fields: Any) -> Path:
     """A run of one of the two sets of parameters in the test below."""
     gain = 0.01 + seed / 1000 + (0.02 if fields["parameters"]["rounds"] == 3 else 0.0)

@@ -136,6 +136,7 @@ def test_a_finished_cell_is_not_trained_again(copied: Path) -> None:
         ('{"schema": 0}', "has schema 0, this regrow reads 1; use the regrow that wrote it"),
         ("[]", "has schema None"),
         ('{"schema": 1', "is damaged"),
+        ('{"schema": 1, "result": 3}', "is damaged; remove .* to train the cell anew"),
     ],
 )
 def test_records_of_another_version_are_refused(content: str, words: str, copied: Path) -> None:

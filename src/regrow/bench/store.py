@@ -88,7 +88,7 @@ class Store:
             found = json.loads(path.read_text())
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise RegrowError(
                 f"{path} is damaged ({error}); remove {path.parent} to train the cell anew."
             ) from error
@@ -98,6 +98,8 @@ class Store:
                 f"{path} has schema {version!r}, this regrow reads {SCHEMA}; use the regrow that "
                 "wrote it, or another directory."
             )
+        if not isinstance(found.get("result"), dict):
+            raise RegrowError(f"{path} is damaged; remove {path.parent} to train the cell anew.")
         assert isinstance(found, dict)
         return found
 

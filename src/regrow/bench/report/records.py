@@ -133,7 +133,13 @@ def read_run(path: Path) -> Run:
     """
     file = path / "record.json"
     record = _load(file)
-    courses = _histories(path / "history.json")
+    try:
+        courses = _histories(path / "history.json")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RegrowError(
+            f"{str(path / 'history.json')!r} is damaged ({error}); `regrow resume` of the run "
+            "writes it again."
+        ) from error
     try:
         arms = {
             name: _arm(name, fields, courses.get(name, {}))
@@ -156,6 +162,10 @@ def read_run(path: Path) -> Run:
         raise RegrowError(
             f"{str(file)!r} lacks the field {missing}; write it again with this version of regrow."
         ) from missing
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RegrowError(
+            f"{str(file)!r} is damaged ({error}); `regrow resume` of the run writes it again."
+        ) from error
     for name in (DENSE, run.recipe):
         if name not in arms:
             raise RegrowError(
