@@ -51,6 +51,15 @@ def task():
     )
     return Task("blobs", lambda data_dir: Splits(*parts), {"mlp": network}, training, jitter)
 '''
+STUDY = """
+name = "blobs"
+[[grid]]
+task = "{task}"
+strategies = ["one_shot"]
+sparsities = [0.5]
+seeds = 1
+epochs = {epochs}
+"""
 BIDIRECTIONAL = ("bidirectional_paper", "--set", "sparsity=0.7", "--set", "overshoot=0.9")
 PATIENCE = (
     *("iterative", "--set", "sparsity=0.8", "--set", "epochs=12"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blobs_example import MODULE, call
+from blobs_example import MODULE, STUDY, call
 
 from regrow.cli.interrupt import Interrupt
 
@@ -26,15 +26,6 @@ def jitter(points, generator):
     calls.append(points)
     if len(calls) > 1:  # The first is a trial, before anything is trained.
         Interrupted()
-"""
-STUDY = """
-name = "blobs"
-[[grid]]
-task = "{task}"
-strategies = ["one_shot"]
-sparsities = [0.5]
-seeds = 1
-epochs = 100000
 """
 
 
@@ -58,7 +49,7 @@ def test_a_dropped_interrupt_counts_after_the_epoch(
         done = call("run", "one_shot", *epochs, "--task", blobs, "--out", "out")
         assert "regrow resume out" in done.err
     else:
-        Path("study.toml").write_text(STUDY.format(task=blobs))
+        Path("study.toml").write_text(STUDY.format(task=blobs, epochs=100000))
         done = call("compare", "study.toml", "--out", "out")
         assert "goes on where it was" in done.out
     assert done.code == 130

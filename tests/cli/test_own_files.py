@@ -6,19 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from blobs_example import call, refused
+from blobs_example import STUDY, call, refused
 
 pytestmark = pytest.mark.usefixtures("quick")
-
-STUDY = """
-name = "blobs"
-[[grid]]
-task = "{task}"
-strategies = ["one_shot"]
-sparsities = [0.5]
-seeds = 1
-epochs = 2
-"""
 
 
 @pytest.fixture
@@ -40,7 +30,7 @@ def test_no_command_writes_over_a_runs_or_a_studys_files(run: Path, blobs: str) 
         ("pack", packed, "--task", blobs, "-o", run / "recipe.toml"),
     ):
         assert "choose another name" in refused(*words)
-    Path("study.toml").write_text(STUDY.format(task=blobs))
+    Path("study.toml").write_text(STUDY.format(task=blobs, epochs=2))
     assert "a holds a run; choose another --out" in refused("compare", "study.toml", "--out", run)
     assert call("compare", "study.toml", "--out", "s").code == 0
     table = Path("s/study.toml").read_bytes()
@@ -71,7 +61,7 @@ def test_a_study_whose_cells_fail_ends_with_one(blobs: str) -> None:
     module = blobs.partition(":")[0]
     text = Path(f"{module}.py").read_text()
     Path("broken.py").write_text(text.replace("nn.Linear(32, 3)", "nn.Linear(32, 2)"))
-    Path("study.toml").write_text(STUDY.format(task="broken:task"))
+    Path("study.toml").write_text(STUDY.format(task="broken:task", epochs=2))
     done = call("compare", "study.toml", "--out", "s")
     assert done.code == 1
     assert "has scores of 2 classes; a label is 2" in done.out

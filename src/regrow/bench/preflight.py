@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from regrow.bench.data import Splits
 from regrow.bench.tasks import Task, Training
-from regrow.bench.user_code import told
+from regrow.bench.user_code import calling
 from regrow.core.errors import RegrowError
 from regrow.core.rng import generator
 from regrow.model.collect import streams
@@ -102,13 +102,7 @@ def _loss(task: Task, outputs: Any, labels: Tensor, splits: Splits) -> Tensor:
 
 
 def _own(task: Task, what: str, call: Callable[[], Any]) -> Any:
-    """What the task's own code gives, its exceptions told in a line."""
-    try:
-        return call()
-    except RegrowError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise RegrowError(f"the {what} of task {task.name!r} raised {told(error)}.") from error
+    return calling(f"the {what} of task {task.name!r}", call)
 
 
 def _refuse(task: Task, what: str, fault: str) -> NoReturn:

@@ -209,12 +209,12 @@ class Store:
         if cell.tag and cell.tag not in self._hooks:
             raise unknown(f"tag of cell {cell.label!r}:", cell.tag, self._hooks)
         tried = cell.task.name, cell.model
+        make = initial(cell.task, cell.model, cell.seed)
         if tried not in self._tried:
-            make = initial(cell.task, cell.model, cell.seed)
             check_task(cell.task, cell.training, self._data(cell), make)
             self._tried.add(tried)
         if cell.program is not None:
-            model = initial(cell.task, cell.model, cell.seed)()
+            model = make()
             example = self._data(cell).train.images[:1]
             fit(model, cell.program, example, has_reference=False)
 

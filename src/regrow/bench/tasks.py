@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from regrow.bench import models
 from regrow.bench.data import Splits, TensorPair, load
 from regrow.bench.data.augment import random_crop, random_flip
-from regrow.bench.user_code import line_of, told
+from regrow.bench.user_code import calling, line_of, told
 from regrow.core.errors import RegrowError
 from regrow.core.table import Row, Table
 
@@ -281,12 +281,7 @@ def find_task(spec: str) -> Task:
             f"task {spec!r} must be a function without arguments that returns a "
             f"regrow.bench.Task: {error}."
         ) from error
-    try:
-        task = make()
-    except RegrowError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise RegrowError(f"task {spec!r} raised {told(error)}.") from error
+    task = calling(f"task {spec!r}", make)
     if not isinstance(task, Task):
         raise RegrowError(
             f"task {spec!r} returned a {type(task).__name__}; it must return a regrow.bench.Task."
@@ -306,12 +301,7 @@ def checked_splits(task: Task, data_dir: Path | None) -> Splits:
     Raises:
         RegrowError: they are something else, or cannot be made.
     """
-    try:
-        splits = task.splits(data_dir)
-    except RegrowError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise RegrowError(f"the splits of task {task.name!r} raised {told(error)}.") from error
+    splits = calling(f"the splits of task {task.name!r}", lambda: task.splits(data_dir))
     if not isinstance(splits, Splits):
         raise RegrowError(
             f"the splits of task {task.name!r} returned a {type(splits).__name__}; they must "

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from regrow.core.errors import RegrowError
 
 
 def line_of(error: BaseException) -> str:
@@ -16,3 +20,17 @@ def told(error: BaseException) -> str:
     place = traceback.extract_tb(error.__traceback__)[-1]
     name = Path(place.filename).name
     return f"{type(error).__name__}: {line_of(error)} ({name}, line {place.lineno})"
+
+
+def calling(what: str, call: Callable[[], Any]) -> Any:
+    """What a user's own code gives.
+
+    Raises:
+        RegrowError: it raised, told in one line; errors of regrow's own are left as they are.
+    """
+    try:
+        return call()
+    except RegrowError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise RegrowError(f"{what} raised {told(error)}.") from error

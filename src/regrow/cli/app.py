@@ -19,6 +19,7 @@ from regrow.cli.data import get_command
 from regrow.cli.export import export_command
 from regrow.cli.interrupt import Interrupt
 from regrow.cli.options import DataDir, Device, Json
+from regrow.cli.output import say
 from regrow.cli.pack import pack_command
 from regrow.cli.recommend import recommend_command
 from regrow.cli.report import report_command, write_runs
@@ -166,7 +167,7 @@ def inspect_command(
         if as_json:
             _print_json({"groups": coupled.rows()})
         else:
-            Console(emoji=False).print(str(coupled), markup=False, highlight=False, soft_wrap=True)
+            say(str(coupled))
         return
     from regrow.cli.inspection import look
 
@@ -234,12 +235,9 @@ def _perform(
 
     # On import it sets itself to tell of every choice that it makes.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    command = _command(out, options)
+    command, later = _command(out, options), _later_rank(options["devices"])
     try:
-        with (
-            Interrupt() as interrupt,
-            Progress(quiet=as_json or _later_rank(options["devices"])) as progress,
-        ):
+        with Interrupt() as interrupt, Progress(quiet=as_json or later) as progress:
 
             def notify(event: dict[str, Any]) -> None:
                 progress(event)
@@ -258,7 +256,7 @@ def _perform(
         if not (out / "recipe.toml").exists():
             _fail("stopped before anything was done.", 130)
         _fail(f"stopped; go on with `regrow resume {shlex.quote(str(out))}`.", 130)
-    if _later_rank(options["devices"]):
+    if later:
         return
     page = write_runs([out], out / "report.html", command)
     if as_json:
@@ -266,8 +264,8 @@ def _perform(
     else:
         Console(emoji=False).print(summary(record))
         for line in deployed(record, out):
-            Console(emoji=False).print(escape(line), highlight=False, soft_wrap=True)
-        Console(emoji=False).print(f"report: {escape(str(page))}", soft_wrap=True)
+            say(line)
+        say(f"report: {page}")
 
 
 def _command(out: Path, options: dict[str, Any]) -> str:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from regrow.cli.interrupt import Interrupt
 from regrow.cli.options import DataDir, Device, Open
+from regrow.cli.output import say
 from regrow.core.errors import RegrowError
 
 if TYPE_CHECKING:
@@ -106,10 +105,10 @@ def compare_command(
         start = [sys.executable, "-m", *words, "--workers", str(workers), "--device", device]
         command = [*start, *more, "--worker"]
         run = partial(run_cells, every, store, workers=workers, command=command, tell=say)
-    page = _finish(run, asked, cells, store, interrupt)
+    page, failed = _finish(run, asked, cells, store, interrupt)
     if open_page and page is not None:
         show(page)
-    if estimate(every, store).failed:
+    if failed:
         raise typer.Exit(1)
 
 
@@ -119,8 +118,8 @@ def _finish(
     cells: Mapping[Place, Cell],
     store: Store,
     interrupt: Interrupt,
-) -> Path | None:
-    """Run the cells, write the page whatever happens, and tell what failed."""
+) -> tuple[Path | None, int]:
+    """Run the cells, write the page whatever happens, and tell what failed: page and count."""
     from regrow.bench.study import estimate
 
     every = list(cells.values())
@@ -137,8 +136,9 @@ def _finish(
     failed = [cell for cell in every if store.error(cell) or store.error(cell.dense())]
     for cell in failed:
         say(f"failed: {cell.label}: {store.error(cell) or store.error(cell.dense())}")
-    say(estimate(every, store).text())
-    return page
+    now = estimate(every, store)
+    say(now.text())
+    return page, now.failed
 
 
 def write_page(study: Study, cells: Mapping[Place, Cell], store: Store, page: Path) -> Path | None:
@@ -198,8 +198,3 @@ def show(page: Path) -> None:
     """Open a page in the user's browser, or say that there is none."""
     if not webbrowser.open(page.resolve().as_uri()):
         say(f"no browser was found; open {page} yourself.")
-
-
-def say(line: str) -> None:
-    """Print a line as it is, however long."""
-    Console(emoji=False).print(escape(line), highlight=False, soft_wrap=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from regrow.cli.options import DataDir
+from regrow.cli.output import say
 from regrow.core.errors import RegrowError
 
 _PART_OF = {"cifar10_small": "cifar10"}
@@ -28,11 +27,11 @@ def get_command(
 
     root = data_directory(data_dir)
     if name == "digits":
-        Console(emoji=False).print("digits needs no download: scikit-learn ships them.")
+        say("digits needs no download: scikit-learn ships them.")
         return
     if name == "spoken_digits":
         raise RegrowError(
             f"spoken digits are published as a git repository: `git clone {ADDRESS}` in {root}."
         )
     where = download(_PART_OF.get(name, name), root, base_url)
-    Console(emoji=False).print(f"{name}: {escape(str(where))}", soft_wrap=True)
+    say(f"{name}: {where}")

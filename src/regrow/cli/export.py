@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from regrow.cli.options import DataDir, Json
+from regrow.cli.output import say
 from regrow.cli.runs import check_apart, network_of_run, packed_file, structured
 from regrow.core.errors import RegrowError, unknown
 
@@ -46,7 +45,7 @@ def export_command(
     if as_json:
         sys.stdout.write(json.dumps(exported.to_dict(), indent=1) + "\n")
     else:
-        Console(emoji=False).print(escape(f"{out}\n{exported}"), highlight=False, soft_wrap=True)
+        say(f"{out}\n{exported}")
 
 
 def _export(path: Path, to: str, out: Path, arm: str | None, data_dir: Path | None) -> Exported:

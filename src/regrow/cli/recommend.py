@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from regrow.cli.options import Json
+from regrow.cli.output import say
 from regrow.core.errors import RegrowError, unknown
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def recommend_command(
     if as_json:
         sys.stdout.write(json.dumps(found.to_dict(), indent=1) + "\n")
     else:
-        Console(emoji=False).print(escape(found.text()), highlight=False, soft_wrap=True)
+        say(found.text())
 
 
 def _rows(path: Path) -> list[Row]:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from regrow.cli.compare import STUDY, report_study, say, show, study_in
+from regrow.cli.compare import STUDY, report_study, show, study_in
 from regrow.cli.options import Open
+from regrow.cli.output import say
 from regrow.cli.runs import check_apart
 from regrow.core.errors import RegrowError
 

@@ -109,13 +109,14 @@ def prune(
             f"sparsity {sparsity:g} was asked for, but the model is at "
             f"{1 - present / entries.total:.4f} already; ask for more, or grow back with attach."
         )
+    cut = Inventory(scope(plan, entries))
     around = neighbours_for([plan], model, entries, example)
     source = Source(loss_fn, data, batches, example, around)
     for number, density in enumerate(densities):
         evidence = gather(
             plan.needs_to_cut,
             unwrap(model),
-            Inventory(scope(plan, entries)),
+            cut,
             {},
             source,
             (seed, 0, *([number] if number else [])),

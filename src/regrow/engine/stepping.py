@@ -32,12 +32,14 @@ class Outermost:
 
     def ends(self, caller: FrameType) -> bool:
         """Whether what calls the hook after a step is the outermost."""
-        if self._has(caller.f_back):
+        if caller is not self._frame and self._has(caller.f_back):
             return False
         self._frame = None
         return True
 
     def _has(self, frame: FrameType | None) -> bool:
+        if self._frame is None:
+            return False
         while frame is not None and frame is not self._frame:
             frame = frame.f_back
         return frame is not None
