@@ -125,9 +125,10 @@ def test_tables_and_budgets_from_the_command_line(tmp_path: Path) -> None:
     known = rows(TRUTH, seeds=2)
     (tmp_path / "records.csv").write_text(csv_of(known))
     assert _rows(tmp_path) == _rows(tmp_path / "records.csv") == known
-    (tmp_path / "records.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(RegrowError, match="is no table of a study's records"):
-        _rows(tmp_path)
+    for text in ("a,b\n1,2\n", "a" * 200_000 + "\n1\n"):
+        (tmp_path / "records.csv").write_text(text)
+        with pytest.raises(RegrowError, match="is no table of a study's records"):
+            _rows(tmp_path)
     with pytest.raises(RegrowError, match="cannot be read"):
         _rows(tmp_path / "none")
     assert (_epochs("40"), _epochs("40epochs"), _epochs("1 epoch")) == (40, 40, 1)

@@ -43,6 +43,9 @@ BAD_COMMANDS = {
         ("bidirectional", "--set", "epochs=[3, 3]"),
         "epochs=[3, 3]: input should be a valid integer",
     ),
+    "batch size": (("one_shot", "--set", f"training.batch_size={10**30}"), "from 1 to 2147483647"),
+    "threads": (("one_shot", "--set", f"training.threads={10**30}"), "threads is in [0, 1024]"),
+    "a large seed": (("one_shot", "--seed", str(1 << 63)), "from 0 to 2^63 - 1; got 9223372036"),
     "sparsity 1": (
         ("one_shot", "--set", "sparsity=1"),
         "sparsity is the fraction removed, in [0, 1)",
@@ -70,7 +73,7 @@ BAD_COMMANDS = {
     "lr": (("one_shot", "--set", "training.lr=-1"), "training.lr"),
     "lr nan": (("one_shot", "--set", "training.lr=nan"), "training.lr"),
     "momentum": (("one_shot", "--set", "training.momentum=2"), "training.momentum"),
-    "batch": (("one_shot", "--set", "training.batch_size=0"), "training.batch_size is at least 1"),
+    "batch": (("one_shot", "--set", "training.batch_size=0"), "training.batch_size is from 1 to"),
     "precision": (("one_shot", "--set", "training.precision=fp8"), "precision='fp8'"),
     "recipe file": (("nosuch.toml",), "there is no recipe file 'nosuch.toml'"),
 }
@@ -87,6 +90,7 @@ def test_bad_commands(case: str, blobs: str) -> None:
 
 BAD_FILES = {
     "syntax": ("recipe = ", "recipe.toml cannot be read as TOML"),
+    "deep": (f"x = {'[' * 9999}", "recipe.toml is nested too deep"),
     "not text": ("recipe = '\udcff'", "recipe.toml cannot be read as TOML"),
     "newer": ("schema = 2\nrecipe = 'x'\nnew = 1", "has schema 2, this regrow reads 1"),
     "key": ("recipe = 'one_shot'\nsed = 1", "'sed'. Did you mean 'seed'?"),

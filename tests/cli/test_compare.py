@@ -104,6 +104,9 @@ def test_data_that_is_not_there_is_told_before_anything_runs(
 
 
 def test_what_is_refused(study: Path) -> None:
+    for minutes in ("nan", "0", "-1"):
+        told = refused("compare", study, "--out", "a", "--minutes", minutes)
+        assert f"--minutes is a time from now on, as in 30; got {minutes}" in told
     assert "there is no study file" in refused("compare", "none.toml", "--out", "a")
     study.write_text(study.read_text().replace("gradual", "gradul"))
     assert "Did you mean 'gradual'" in refused("compare", study, "--out", "a")

@@ -49,6 +49,31 @@ def test_sizes_are_found_whatever_the_example_tells(fill: float | None, scale: f
     torch.testing.assert_close(shrunk(other), masked(other))
 
 
+class Bounded(Attention):
+    """With the size of all heads, and as many places at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = self.max_len = 32
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > self.max_len:
+            raise ValueError(f"at most {self.max_len} places; got {x.shape[1]}")
+        q, k, v = self.qkv(x).split(self.inner, -1)
+        shape = (*x.shape[:2], self.num_heads, -1)
+        q, k, v = (each.reshape(shape).transpose(1, 2) for each in (q, k, v))
+        found = (softmax(q @ k.transpose(-1, -2), -1) @ v).transpose(1, 2)
+        return x + self.out(found.reshape(*x.shape[:2], self.inner))
+
+
+def test_lengths_of_texts_stay_though_they_equal_a_size() -> None:
+    model = Bounded().eval()
+    keep = {"qkv": torch.arange(8) < 4}
+    made = regrow.shrink(model, torch.randn(2, 7, 32), keep).model
+    assert (made.num_heads, made.inner, made.max_len) == (4, 16, 32)
+    assert made(torch.randn(1, 30, 32)).shape == (1, 30, 32)
+
+
 class Wrapped(dict[str, Any]):
     pass
 

@@ -266,8 +266,8 @@ def _controls(recipe: str, names: Any) -> tuple[str, ...]:
 
 
 def _seed(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise RegrowError(f"the seed is a whole number >= 0; got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
+        raise RegrowError(f"the seed is a whole number from 0 to 2^63 - 1; got {value!r}.")
     return value
 
 

@@ -34,9 +34,10 @@ _RANGES = {
     "weight_decay": (0, math.inf),
     "label_smoothing": (0, 1),
     "distillation": (0, 1),
-    "threads": (0, math.inf),
+    "threads": (0, 1024),
 }
 _COUNTS = ("dense_epochs", "fine_tune_epochs", "batch_size", "evidence_batches", "rehearsal_steps")
+_MOST = (1 << 31) - 1  # of any of these
 _CHOICES = {"precision": ("auto", "fp32", "bf16"), "compile": ("auto", "on", "off")}
 
 
@@ -84,8 +85,10 @@ class Training:
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise RegrowError(f"training.{name} is at least 1; got {getattr(self, name)}.")
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise RegrowError(
+                    f"training.{name} is from 1 to {_MOST}; got {getattr(self, name)}."
+                )
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not (math.isfinite(value) and low <= value <= high):

@@ -31,6 +31,8 @@ def read_toml(path: Path, kind: str) -> dict[str, Any]:
         return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RegrowError(f"there is no {kind} file {str(path)!r}.") from error
+    except RecursionError as error:
+        raise RegrowError(f"{path} is nested too deep to be read as TOML.") from error
     except (OSError, UnicodeDecodeError, ParseError) as error:
         raise RegrowError(f"{path} cannot be read as TOML: {error}.") from error
 

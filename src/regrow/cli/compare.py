@@ -65,6 +65,8 @@ def compare_command(
     from regrow.bench.store import Store
     from regrow.bench.study import estimate, run_cells, serve
 
+    if minutes is not None and not minutes > 0:
+        raise RegrowError(f"--minutes is a time from now on, as in 30; got {minutes:g}.")
     asked = read(study)
     cells = asked.cells(data_dir)
     words = ["regrow", "compare", str(study), "--out", str(out)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -72,7 +73,7 @@ def _rows(path: Path) -> list[Row]:
         return rows_of(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise RegrowError(f"{file} cannot be read: {error.strerror}; name a study.") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise RegrowError(f"{file} is no table of a study's records: {error!r}.") from error
 
 

@@ -20,9 +20,10 @@ from regrow.model.coupling.groups import Coupling
 from regrow.model.walk import modules_of, named_tensors
 
 Key: TypeAlias = "tuple[type, str, str]"  # a class, the last part of the path, an attribute
-# Sizes of pixels, not of channels.
+# Sizes of pixels, of texts and of the network, not of channels.
 _NOT = re.compile(
     r"window|patch|kernel|stride|dilation|padd|image|img|resol|grid|depth|layer|class"
+    r"|len|positions|vocab|block_size"
 )
 
 
