@@ -235,12 +235,21 @@ def test_the_first_matching_glob_counts() -> None:
     assert Explicit({"l1": 0.5, "*": 0.9}) == Explicit((("l1", 0.5), ("*", 0.9)))  # type: ignore[arg-type]
 
 
+def test_tied_weights_go_by_each_of_their_names() -> None:
+    tied = Entry("embed.weight", (10, 10), "linear", aliases=("head.weight",))
+    for name in ("embed", "head", "head.weight"):
+        assert Explicit(((name, 0.9),)).kept((tied,)) == {"embed.weight": 10}
+    with pytest.raises(RegrowError, match="'head' is never used, since 'embed'"):
+        Explicit((("embed", 0.5), ("head", 0.9))).kept((tied,))
+
+
 @pytest.mark.parametrize(
     ("sparsities", "message"),
     [
         ((("l0", 0.5),), "no sparsity is given for layer 'l1'; add it, or '*'"),
         ((("l9", 0.5), ("*", 0.5)), "unknown layer 'l9'. Did you mean"),
         ((("l0", 0.999), ("*", 0.5)), "would empty layer 'l0' of 100 weights"),
+        ((("l*", 0.5), ("l1", 0.9)), "'l1' is never used, since 'l*' before it matches the same"),
     ],
 )
 def test_explicit_names_what_is_wrong(

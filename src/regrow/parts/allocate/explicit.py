@@ -47,33 +47,41 @@ class Explicit:
         """Entries that each layer shall keep.
 
         Raises:
-            RegrowError: a layer is matched by no glob, a glob matches no layer, or a layer would
-                be emptied.
+            RegrowError: a layer is matched by no glob, a glob matches no layer or only those of
+                earlier ones, or a layer would be emptied.
         """
+        behind: dict[str, str] = {}  # globs by those that matched a layer before them
         used: set[str] = set()
         kept = {}
         for weight in weights:
-            names = (weight.name, weight.name.rpartition(".")[0])
-            match = (
+            layer = weight.name.rpartition(".")[0] or weight.name
+            matches = [
                 pair
                 for pair in self.sparsities
-                if any(fnmatch.fnmatchcase(name, pair[0]) for name in names)
-            )
-            glob, sparsity = next(match, (None, 0.0))
-            if glob is None:
+                if any(fnmatch.fnmatchcase(name, pair[0]) for name in weight.names)
+            ]
+            if not matches:
                 raise RegrowError(
-                    f"no sparsity is given for layer {names[1]!r}; add it, or '*' for the rest."
+                    f"no sparsity is given for layer {layer!r}; add it, or '*' for the rest."
                 )
+            (glob, sparsity), *others = matches
             used.add(glob)
+            behind.update((other, glob) for other, _ in others)
             kept[weight.name] = kept_count(prod(weight.shape), 1.0 - sparsity)
             if not kept[weight.name]:
                 raise RegrowError(
-                    f"sparsity {sparsity} would empty layer {names[1]!r} of {prod(weight.shape)} "
+                    f"sparsity {sparsity} would empty layer {layer!r} of {prod(weight.shape)} "
                     "weights; lower it."
                 )
         for glob, _ in self.sparsities:
-            if glob not in used and glob != "*":
-                raise unknown("layer", glob, [w.name.rpartition(".")[0] for w in weights])
+            if glob in used or glob == "*":
+                continue
+            if glob in behind:
+                raise RegrowError(
+                    f"the sparsity of {glob!r} is never used, since {behind[glob]!r} before it "
+                    "matches the same weights; put it first, or leave it out."
+                )
+            raise unknown("layer", glob, [w.name.rpartition(".")[0] for w in weights])
         return kept
 
     def counts(
