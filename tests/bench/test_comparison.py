@@ -251,6 +251,16 @@ def test_a_difference_that_is_there_is_told_and_one_that_is_not_is_not() -> None
     assert "too few even for a look" in " ".join(verdict(simulated(truth, 2, rng)))
 
 
+@pytest.mark.parametrize(("change", "word"), [(-8.0, "Falling behind"), (8.0, "Overtaking")])
+def test_who_passes_whom_is_told_the_right_way_round(change: float, word: str) -> None:
+    found = simulated({"one_shot": 0.0, "late": -change / 2}, 5, np.random.default_rng(0))
+    late = found.arms["late"]
+    late[0.95] = {s: replace(row, test=row.test + change / 100) for s, row in late[0.95].items()}
+    (line,) = (line for line in verdict(found) if "late at" in line)
+    assert re.match(rf"{word} one_shot, with 95 % intervals: .*late at (8[5-9]|9[0-4])\.\d %", line)
+    assert "all along" not in " ".join(each for each in verdict(found) if "late" in each)
+
+
 def test_alarms_are_for_what_is_as_bad_as_chance() -> None:
     def warned(seed: int, **arms: float) -> list[str]:
         named = {name.replace("__", ", "): mean for name, mean in arms.items()}

@@ -35,7 +35,7 @@ def test_by_hand() -> None:
     found = crossing(flat({0.5: -1.0, 0.75: 1.0, 0.875: 3.0}), zero)
     assert found.sparsity == pytest.approx(1 - 2**-1.5)  # half-way in the logarithm
     assert found.certain
-    assert found.ahead == 0
+    assert found.ahead == 1
     behind = crossing(flat({0.5: -1.0, 0.75: -1.0, 0.875: -2.0}), zero)
     assert (behind.sparsity, behind.low, behind.high, behind.ahead) == (None, None, None, -1)
     assert behind.certain
@@ -43,6 +43,16 @@ def test_by_hand() -> None:
     twice = crossing(flat(zigzag), flat(dict.fromkeys(zigzag, 0.0)))
     assert twice.sparsity is not None
     assert 0.8 < twice.sparsity < 0.9
+    for fall in ({0.5: 1.0, 0.75: -1.0, 0.875: -9.0}, {0.5: -2.0, 0.6: 1.0, 0.8: -1.0, 0.9: 0.0}):
+        late = crossing(flat(fall), flat(dict.fromkeys(fall, 0.0)))
+        levels = sorted(fall)
+        assert late.ahead == -1
+        assert late.sparsity is not None
+        assert levels[-3] < late.sparsity < levels[-2]
+    touching = crossing(flat({0.5: 0.0, 0.75: -1.0, 0.875: 0.0}), zero)
+    assert (touching.sparsity, touching.ahead) == (None, -1)
+    same = crossing(zero, zero)
+    assert (same.sparsity, same.ahead, same.certain) == (None, 0, False)
 
 
 def test_an_open_end_is_said_to_be_open() -> None:

@@ -1,4 +1,4 @@
-"""Where one strategy overtakes another, from curves that are paired by seed."""
+"""Where one strategy overtakes another or falls behind it, from curves that are paired by seed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ _STEPS = 2_001  # between the least and the greatest sparsity
 
 @dataclass(frozen=True)
 class Crossing:
-    """The sparsity from which on a strategy is ahead of another.
+    """The sparsity from which on a strategy is ahead of another, or behind it.
 
     Attributes:
-        sparsity: where the mean difference goes from below zero to above; None if it does not.
+        sparsity: where the mean difference changes its sign for the last time; None if it does not.
         low, high: of the sparsities at which the difference may well be zero; None where even
             the least or the greatest that was measured is among them.
         certain: whether there are any others.
-        ahead: where nothing crosses, the sign of the mean difference all along; else 0.
+        ahead: the sign of the mean difference from there on, or all along if nothing crosses; 0
+            if it is zero throughout.
     """
 
     sparsity: float | None
@@ -38,7 +39,7 @@ def crossing(
     b: Mapping[float, Mapping[int, float]],
     confidence: float = 0.95,
 ) -> Crossing:
-    """Where a overtakes b, by straight lines over the logarithm of the density.
+    """Where a overtakes b, or falls behind it, by straight lines over the logarithm of the density.
 
     The interval holds all sparsities at which the paired Student interval of a - b includes zero
     (the inversion of Fieller, 1954). It covers as often as it says with as few as three seeds,
@@ -66,11 +67,11 @@ def crossing(
     half = stats.t.ppf((1 + confidence) / 2, len(seeds) - 1) * lines.std(0, ddof=1)
     open_ = np.abs(mean) <= half / math.sqrt(len(seeds))
     whole = each.mean(0)
-    rises = [i for i in range(len(levels) - 1) if whole[i] <= 0 < whole[i + 1]]
+    signs = np.sign(whole)
+    ahead = int(next((sign for sign in signs[::-1] if sign), 0))
     found = None
-    if rises:
-        # After the last rise it stays ahead, or falls behind again, which the verdict must tell.
-        i = rises[-1]
+    if ahead and -ahead in signs:
+        i = int(np.flatnonzero(signs == -ahead)[-1])
         share = -whole[i] / (whole[i + 1] - whole[i])
         found = float(1 - math.exp(-(places[i] + share * (places[i + 1] - places[i]))))
     where = np.flatnonzero(open_)
@@ -78,5 +79,4 @@ def crossing(
     if len(where):
         low = None if open_[0] else float(1 - math.exp(-at[where[0]]))
         high = None if open_[-1] else float(1 - math.exp(-at[where[-1]]))
-    ahead = 0 if found is not None else int(np.sign(whole.mean()))
     return Crossing(found, low, high, bool(len(where) < len(at)), ahead)

@@ -49,7 +49,7 @@ def standings(comparison: Comparison, sparsity: float) -> dict[str, Standing]:
 
 
 def crossings(comparison: Comparison, base: str = "one_shot") -> dict[str, Crossing]:
-    """Where each other strategy overtakes one, for those with two sparsities and seeds at least."""
+    """Where each other strategy passes one, for those with two sparsities and seeds at least."""
     found = {}
     curves = {arm: _curve(comparison, arm) for arm in comparison.arms}
     for arm, curve in curves.items():
@@ -226,33 +226,36 @@ def _listed(arms: list[str], found: Mapping[str, Standing]) -> str:
 
 def _crossings(comparison: Comparison, found: Mapping[str, Crossing]) -> list[str]:
     """What the curves beside one_shot's say, arms of one kind in one sentence."""
-    placed, unplaced, equal = [], [], []
-    sides: dict[int, list[str]] = {1: [], -1: []}
+    equal: list[str] = []
+    placed, unplaced, apart = ({1: list[str](), -1: list[str]()} for _ in range(3))
     for arm, each in found.items():
         if not each.certain:
             equal.append(arm)
         elif each.sparsity is None:
-            sides[each.ahead or 1].append(arm)
+            apart[each.ahead].append(arm)
         elif each.low is None and each.high is None:
             sure = _certain(comparison, arm, "one_shot")
-            unplaced.append(f"{arm} at {100 * each.sparsity:.1f} %{sure}")
+            unplaced[each.ahead].append(f"{arm} at {100 * each.sparsity:.1f} %{sure}")
         else:
             low = "below the least measured" if each.low is None else f"{100 * each.low:.1f} %"
             high = (
                 "beyond the greatest measured" if each.high is None else f"{100 * each.high:.1f} %"
             )
-            placed.append(f"{arm} at {100 * each.sparsity:.1f} % ({low} to {high})")
+            told = f"{arm} at {100 * each.sparsity:.1f} % ({low} to {high})"
+            placed[each.ahead].append(told)
     lines = []
-    if placed:
-        lines.append(f"Overtaking one_shot, with 95 % intervals: {'; '.join(placed)}.")
-    if unplaced:
-        lines.append(
-            "Overtaking one_shot on the mean, but at neither end of the sparsities is a "
-            f"difference certain (in brackets: where one is): {'; '.join(unplaced)}."
-        )
+    for side, doing in ((1, "Overtaking"), (-1, "Falling behind")):
+        if placed[side]:
+            joined = "; ".join(placed[side])
+            lines.append(f"{doing} one_shot, with 95 % intervals: {joined}.")
+        if unplaced[side]:
+            lines.append(
+                f"{doing} one_shot on the mean, but at neither end of the sparsities is a "
+                f"difference certain (in brackets: where one is): {'; '.join(unplaced[side])}."
+            )
     for side, word in ((1, "ahead of"), (-1, "behind")):
-        if sides[side]:
-            joined = "; ".join(sides[side])
+        if apart[side]:
+            joined = "; ".join(apart[side])
             lines.append(f"On the mean {word} one_shot all along, without a crossing: {joined}.")
     if equal:
         lines.append(
