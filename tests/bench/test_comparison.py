@@ -251,6 +251,19 @@ def test_a_difference_that_is_there_is_told_and_one_that_is_not_is_not() -> None
     assert "too few even for a look" in " ".join(verdict(simulated(truth, 2, rng)))
 
 
+def test_the_headline_names_what_is_certain_not_the_best_mean(tmp_path: Path) -> None:
+    found = simulated({"sound": 2.0, "wild": 0.0}, 5, np.random.default_rng(0))
+    for level, rows in found.arms["wild"].items():
+        lucky = {s: replace(row, test=row.test + 0.3 * (s == 0)) for s, row in rows.items()}
+        found.arms["wild"][level] = lucky
+    top = best(found, 0.8)
+    assert top is not None
+    assert top.arm == "wild"
+    out = tmp_path / "page.html"
+    write_study("s", [found], out, equal=True, missing=0, cells="cells", command="regrow report s")
+    assert "Better than gradual magnitude at 80 %, 95 %: sound<" in out.read_text()
+
+
 @pytest.mark.parametrize(("change", "word"), [(-8.0, "Falling behind"), (8.0, "Overtaking")])
 def test_who_passes_whom_is_told_the_right_way_round(change: float, word: str) -> None:
     found = simulated({"one_shot": 0.0, "late": -change / 2}, 5, np.random.default_rng(0))

@@ -117,20 +117,17 @@ def _section(comparison: Comparison, equal: bool, cells: str) -> Section:
 
 
 def _headline(comparison: Comparison) -> str:
-    ahead = {
-        sparsity: [
-            a
-            for a, s in standings(comparison, sparsity).items()
-            if s.certain and s.difference.mean > 0
-        ]
-        for sparsity in comparison.sparsities
-    }
-    told = [f"{100 * sparsity:g} %" for sparsity, arms in ahead.items() if arms]
-    if not told:
+    tops: dict[float, str] = {}
+    for sparsity in comparison.sparsities:
+        certain = {arm: s for arm, s in standings(comparison, sparsity).items() if s.certain}
+        # The best mean of all may be another's, without certainty.
+        top = max(certain, key=lambda arm: certain[arm].difference.mean, default=None)
+        if top is not None and certain[top].difference.mean > 0:
+            tops[sparsity] = top
+    if not tops:
         return f"No strategy was found to be better than {CONTROL}"
-    tops = [found for s, arms in ahead.items() if arms and (found := best(comparison, s))]
-    names = sorted({each.arm for each in tops})
-    return f"Better than {CONTROL} at {', '.join(told)}: {'; '.join(names)}"
+    told = ", ".join(f"{100 * sparsity:g} %" for sparsity in tops)
+    return f"Better than {CONTROL} at {told}: {'; '.join(sorted(set(tops.values())))}"
 
 
 def _best(comparison: Comparison) -> Table:
