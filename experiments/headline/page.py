@@ -189,10 +189,10 @@ def _told(difference: Difference, held: bool) -> str:
 
 def _multiplicity(shown: Sequence[Difference]) -> str:
     """How many intervals a table shows, and how many would exclude zero by chance."""
-    excluding = [each.interval.includes_zero for each in shown]
-    bounded = [each for each in excluding if each is not None]
+    bounded = [each for each in shown if each.interval.low is not None]
+    excluding = sum(each.interval.includes_zero is False for each in bounded)
     return (
-        f"{len(bounded)} intervals are shown here; {bounded.count(False)} exclude zero. If no arm "
+        f"{len(bounded)} intervals are shown here; {excluding} exclude zero. If no arm "
         f"differed from another, about one in twenty would exclude it by chance, here about "
         f"{len(bounded) / 20:.0f}. Differences with a † hold after Holm's correction for all the "
         "others of their column."

@@ -27,11 +27,15 @@ def curves(rng: np.random.Generator, seeds: int, true: float) -> tuple[dict, dic
 
 
 def flat(values: dict[float, float]) -> dict[float, dict[int, float]]:
+    return {level: {s: value + (s - 1) / 1000 for s in range(3)} for level, value in values.items()}
+
+
+def even(values: dict[float, float]) -> dict[float, dict[int, float]]:
     return {level: dict.fromkeys(range(3), value) for level, value in values.items()}
 
 
 def test_by_hand() -> None:
-    zero = flat({0.5: 0.0, 0.75: 0.0, 0.875: 0.0})
+    zero = even({0.5: 0.0, 0.75: 0.0, 0.875: 0.0})
     found = crossing(flat({0.5: -1.0, 0.75: 1.0, 0.875: 3.0}), zero)
     assert found.sparsity == pytest.approx(1 - 2**-1.5)  # half-way in the logarithm
     assert found.certain
@@ -40,11 +44,11 @@ def test_by_hand() -> None:
     assert (behind.sparsity, behind.low, behind.high, behind.ahead) == (None, None, None, -1)
     assert behind.certain
     zigzag = {0.5: -1.0, 0.75: 1.0, 0.8: -1.0, 0.9: 1.0}
-    twice = crossing(flat(zigzag), flat(dict.fromkeys(zigzag, 0.0)))
+    twice = crossing(flat(zigzag), even(dict.fromkeys(zigzag, 0.0)))
     assert twice.sparsity is not None
     assert 0.8 < twice.sparsity < 0.9
     for fall in ({0.5: 1.0, 0.75: -1.0, 0.875: -9.0}, {0.5: -2.0, 0.6: 1.0, 0.8: -1.0, 0.9: 0.0}):
-        late = crossing(flat(fall), flat(dict.fromkeys(fall, 0.0)))
+        late = crossing(flat(fall), even(dict.fromkeys(fall, 0.0)))
         levels = sorted(fall)
         assert late.ahead == -1
         assert late.sparsity is not None
@@ -53,6 +57,7 @@ def test_by_hand() -> None:
     assert (touching.sparsity, touching.ahead) == (None, -1)
     same = crossing(zero, zero)
     assert (same.sparsity, same.ahead, same.certain) == (None, 0, False)
+    assert not crossing(even({0.5: 1.0, 0.75: 1.0}), zero).certain  # whatever the true spread is
 
 
 def test_an_open_end_is_said_to_be_open() -> None:

@@ -114,21 +114,21 @@ def test_numbers_are_those_of_a_hand_calculation(page: ModuleType, docs: Path) -
         "minus one_way (95 % interval)",
     ]
     # paper minus gradual_75: 1, 2, 0 points; mean 1, sd 1, t(0.975, 2) = 4.3027, so 1 +- 2.48.
-    # paper minus one_way: 5, 5, 5. Its own mean is 76 and its sd 1.
+    # paper minus one_way: 5, 5, 5, which tells no spread. Its own mean is 76 and its sd 1.
     assert rows["paper"][1:] == [
         "3",
         "98.00 %",
         "76.00 ± 1.00",
         "+1.00 (-1.48 to +3.48)",
-        "+5.00 (+5.00 to +5.00) †",
+        "+5.00 (+5.00 to +5.00)",
     ]
     # one_way has a fourth seed, which counts in its mean and in no difference: (-4, -3, -5).
     assert rows["one_way"][1:] == ["4", "98.00 %", "75.75 ± 9.54", "-4.00 (-6.48 to -1.52)", ""]
     assert rows["frozen"][1:] == ["1", "98.00 %", "76.00", "+2.00", "+6.00"]
     assert rows["dense"][1:] == ["4", "0.00 %", "90.00 ± 0.00", "", ""]
     assert list(rows).index("**The search**") == list(rows).index("frozen") - 1
-    # Five intervals in each column; frozen has one seed and none.
-    assert "\n10 intervals are shown here; 8 exclude zero." in text
+    # Five intervals in each column, three of no width in all; frozen has one seed and none.
+    assert "\n10 intervals are shown here; 5 exclude zero." in text
     assert (
         "\nnet, N = 10,000 weights; first 20,000 images of the training part of cifar10; dense 12 "
         "epochs, every arm 8 more (80 steps); 1 to 4 seeds per arm; Abacus, 1 thread, fp32, "
@@ -280,4 +280,4 @@ def test_p_values_are_those_of_another_library(values: list[int]) -> None:
 def test_p_values_without_spread() -> None:
     assert student_p([3.0]) is None
     assert student_p([0.0, 0.0]) == 1
-    assert student_p([2.0, 2.0]) == 0
+    assert student_p([2.0, 2.0]) is None

@@ -15,9 +15,11 @@ from scipy import stats
 from regrow.bench.statistics import (
     Interval,
     bootstrap_interval,
+    holm,
     paired_difference,
     standard_deviation,
     student_interval,
+    student_p,
 )
 from regrow.core.errors import RegrowError
 
@@ -83,11 +85,32 @@ def test_one_seed_has_a_mean_and_no_bounds() -> None:
     assert standard_deviation([0.4]) is None
 
 
-def test_equal_values_have_an_interval_of_no_width() -> None:
+def test_equal_values_have_an_interval_of_no_width_that_tells_nothing() -> None:
     got = student_interval([0.25, 0.25, 0.25])
     assert got == Interval(0.25, 0.25, 0.25, 3)
-    assert got.includes_zero is False
+    assert got.includes_zero is None
+    assert student_p([0.25, 0.25, 0.25]) is None
     assert student_interval([0.0, 0.0]).includes_zero is True
+    assert student_p([0.0, 0.0]) == 1.0
+    # As differences of floats are.
+    same = paired_difference({0: 86.46, 1: 81.13, 2: 72.02}, {0: 86.22, 1: 80.89, 2: 71.78})
+    assert same.includes_zero is None
+
+
+def test_on_a_grid_of_accuracies_differences_are_claimed_as_seldom_as_the_level_says() -> None:
+    """Ten arms without any difference, three seeds, 360 test samples."""
+    generator, trials = np.random.default_rng(0), 2_000
+    claimed = certain = 0
+    for _ in range(trials):
+        tests = {}
+        for arm, differences in enumerate(np.round(generator.normal(0, 0.5, (10, 3)) * 3.6) / 3.6):
+            p = student_p(differences)
+            if p is not None:
+                tests[str(arm)] = p
+        claimed += bool(holm(tests))
+        certain += bool(holm(tests)) or len(tests) < 10  # were equal differences a proof
+    assert claimed / trials <= 0.05
+    assert certain / trials > 0.12
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,6 +12,7 @@ from scipy import stats
 from regrow.core.errors import RegrowError
 
 _STEPS = 2_001  # between the least and the greatest sparsity
+_NOTHING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ def crossing(
     at = np.union1d(np.linspace(places[0], places[-1], _STEPS), places)
     lines = np.array([np.interp(at, places, one) for one in each])
     mean = lines.mean(0)
-    half = stats.t.ppf((1 + confidence) / 2, len(seeds) - 1) * lines.std(0, ddof=1)
-    open_ = np.abs(mean) <= half / math.sqrt(len(seeds))
+    spread = lines.std(0, ddof=1)
+    half = stats.t.ppf((1 + confidence) / 2, len(seeds) - 1) * spread
+    # Equal differences tell nothing of their spread (see `Interval.includes_zero`).
+    open_ = (np.abs(mean) <= half / math.sqrt(len(seeds))) | (spread < _NOTHING)
     whole = each.mean(0)
     signs = np.sign(whole)
     ahead = int(next((sign for sign in signs[::-1] if sign), 0))

@@ -12,6 +12,7 @@ from scipy import stats
 from regrow.core.errors import RegrowError
 
 _RESAMPLES = 4_999
+_NOTHING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,15 @@ class Interval:
 
     @property
     def includes_zero(self) -> bool | None:
-        """Whether zero lies within the bounds; None where there are no bounds."""
+        """Whether zero lies within the bounds; None where the values do not tell.
+
+        One does not, nor do several that are equal: accuracies are multiples of one test sample's
+        share, so that equal differences are no proof of a spread of nothing.
+        """
         if self.low is None or self.high is None:
             return None
+        if _alike(self.low, self.high):
+            return None if abs(self.mean) > _NOTHING else True
         return self.low <= 0.0 <= self.high
 
 
@@ -118,9 +125,10 @@ def bootstrap_interval(values: Iterable[float], confidence: float = 0.95) -> Int
 
 
 def student_p(values: Iterable[float]) -> float | None:
-    """Two-sided p-value of a mean of zero (Student, 1908); None for one value.
+    """Two-sided p-value of a mean of zero (Student, 1908); None for one value, or equal ones.
 
-    Below 0.05 exactly where the 95 % interval of `student_interval` excludes zero.
+    Below 0.05 exactly where the 95 % interval of `student_interval` excludes zero. Values that
+    all are zero have 1.
 
     Raises:
         RegrowError: for no values, or one that is not finite.
@@ -131,8 +139,8 @@ def student_p(values: Iterable[float]) -> float | None:
     if deviation is None:
         return None
     mean = math.fsum(sample) / n
-    if deviation == 0:
-        return 0.0 if mean else 1.0
+    if _alike(min(sample), max(sample)):
+        return None if abs(mean) > _NOTHING else 1.0
     return float(2 * stats.t.sf(abs(mean) * math.sqrt(n) / deviation, n - 1))
 
 
@@ -155,6 +163,10 @@ def holm(p_values: Mapping[str, float], level: float = 0.05) -> set[str]:
             break
         found.add(name)
     return found
+
+
+def _alike(low: float, high: float) -> bool:
+    return math.isclose(low, high, rel_tol=_NOTHING, abs_tol=_NOTHING)
 
 
 def _checked(values: Iterable[float]) -> list[float]:

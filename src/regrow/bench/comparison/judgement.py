@@ -196,8 +196,8 @@ def _better(comparison: Comparison, arm: str, other: str, sparsity: float) -> bo
     values, others = (comparison.accuracy(name, sparsity) for name in (arm, other))
     if not values.keys() & others.keys():
         return False
-    low = paired_difference(values, others).low
-    return low is not None and low > 0
+    found = paired_difference(values, others)
+    return found.includes_zero is False and found.mean > 0
 
 
 def _at(comparison: Comparison, sparsity: float) -> str | None:

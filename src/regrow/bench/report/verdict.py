@@ -109,7 +109,8 @@ def _headline(level: Level, tone: str) -> str:
         return f"not an equal comparison: {main} and {control} had different conditions"
     where = "ahead of" if points.mean > 0 else "behind"
     stand = f"{by} {where}" if round(points.mean, 2) else "level with"
-    return f"one seed: {main} is {stand} {control} {at}"
+    seeds = "one seed" if points.n == 1 else f"equal in all {points.n} seeds"
+    return f"{seeds}: {main} is {stand} {control} {at}"
 
 
 def _summary(experiment: Experiment, tones: Sequence[str]) -> str:
@@ -118,7 +119,7 @@ def _summary(experiment: Experiment, tones: Sequence[str]) -> str:
         "gain": "a gain",
         "loss": "a loss",
         "none": "no difference found",
-        "look": "one seed, a look and not a claim",
+        "look": "a look and not a claim",
         "unequal": "not an equal comparison",
         "alone": "no control",
     }
@@ -154,6 +155,8 @@ def _sentence(level: Level, tone: str) -> str:
         words += f" and the one-way control, {_conditions(level, control)}, {theirs}: {signed}."
         if points.n == 1:
             words += " One seed: no interval, so this is a look, not a claim."
+        elif points.includes_zero is None:
+            words += " It is equal in all seeds, which tells nothing of its spread: a look."
         elif points.includes_zero:
             words += f" {_undecided(points)}"
     if tone == "unequal":
