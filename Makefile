@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNTIME := runtime/pyproject.toml runtime/CMakeLists.txt $(wildcard runtime/native/*) $(wildcard runtime/src/regrow_runtime/*.py)
 CASES ?= 1000
 
-.PHONY: demo test install lint sanitize cross clean
+.PHONY: demo test install lint docs sanitize cross clean
 
 demo: install
 	$(BIN)/regrow run bidirectional --task digits --seed 0 --controls one_way,gradual --out runs/demo --overwrite
@@ -21,6 +21,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Every table and figure of the docs, from the committed records.
+docs: install
+	$(BIN)/python experiments/write_docs.py
 
 install: $(VENV)/.installed $(VENV)/.runtime
 

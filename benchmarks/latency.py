@@ -33,7 +33,11 @@ SECONDS = 5.0
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0]).parse_args()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--table", action="store_true", help="only the table, from the record")
+    if parser.parse_args().table:
+        publish("latency", table)
+        return
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     record = {
@@ -43,7 +47,7 @@ def main() -> None:
         "onnxruntime": onnxruntime.__version__,
         "rows": [row for name in CHOSEN for row in measure(name)],
     }
-    publish("latency", record, table(record))
+    publish("latency", table, record)
 
 
 def measure(name: str) -> list[dict[str, object]]:

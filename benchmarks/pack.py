@@ -9,6 +9,7 @@ the table in docs/results.md. FOLDER holds cifar-10-batches-bin (`regrow data ge
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import statistics
@@ -63,6 +64,23 @@ def row(name: str, told: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--table", action="store_true", help="only the table, from the record")
+    if not parser.parse_args().table:
+        measure()
+    record = json.loads(RECORD.read_text())
+    lines = [
+        f"{record['processor']}, {record['date']}.",
+        "",
+        "| network | values | bytes | smaller than dense fp32 | zstd -19 of the same has | "
+        "position bits / log2 C(n, k) | points of accuracy lost | seconds to read |",
+        "|---|---|---|---|---|---|---|---|",
+        *(row(told["checkpoint"], told) for told in record["results"]),
+    ]
+    replace(ROOT / "docs" / "results.md", "pack", "\n".join(lines))
+
+
+def measure() -> None:
     found = sorted(CHECKPOINTS.glob("*.regrow"))
     with tempfile.TemporaryDirectory() as folder:
         results = [
@@ -73,15 +91,6 @@ def main() -> None:
     date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     record = {"processor": processor(), "date": date, "results": results}
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
-    lines = [
-        f"{processor()}, {date}.",
-        "",
-        "| network | values | bytes | smaller than dense fp32 | zstd -19 of the same has | "
-        "position bits / log2 C(n, k) | points of accuracy lost | seconds to read |",
-        "|---|---|---|---|---|---|---|---|",
-        *(row(told["checkpoint"], told) for told in results),
-    ]
-    replace(ROOT / "docs" / "results.md", "pack", "\n".join(lines))
 
 
 if __name__ == "__main__":

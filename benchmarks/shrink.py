@@ -4,6 +4,7 @@
     python benchmarks/shrink.py --folder F --step prepare    # or in parts, with --only NETWORK:
     python benchmarks/shrink.py --folder F --step time
     python benchmarks/shrink.py --folder F --step publish
+    python benchmarks/shrink.py --table    # anew, from the record
 
 Removes channels of VGG-16 and ResNet-56 (32 x 32) and ResNet-50 (224 x 224), of each group alike,
 down to several counts of multiply-adds, with widths as they come and rounded; or whole residual
@@ -20,10 +21,12 @@ import datetime
 import json
 import logging
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -37,6 +40,9 @@ from regrow.bench.models import resnet56, vgg16_bn
 from regrow.export.onnx import export_onnx
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "experiments"))
+from tables import replace  # noqa: E402
+
 PAGE = ROOT / "docs" / "results.md"
 # Its class, its input, and layers that stay whole.
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[str, ...]]] = {
@@ -60,7 +66,11 @@ def main() -> None:
     parser.add_argument("--only", default="", help="networks whose name holds this text")
     parser.add_argument("--folder", type=Path, help="where files stay between steps")
     parser.add_argument("--step", choices=("prepare", "time", "publish"), help="one of them alone")
+    parser.add_argument("--table", action="store_true", help="only the table, from the record")
     given = parser.parse_args()
+    if given.table:
+        publish("shrink", table)
+        return
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     names = [name for name in NETWORKS if given.only in name]
     with tempfile.TemporaryDirectory() as temporary:
@@ -87,7 +97,7 @@ def report(folder: Path, names: list[str]) -> None:
         "onnxruntime": onnxruntime.__version__,
         "rows": rows,
     }
-    publish("shrink", record, table(record))
+    publish("shrink", table, record)
 
 
 def rows_of(name: str, folder: Path) -> Path:
@@ -98,14 +108,14 @@ def file_of(name: str, folder: Path, number: int) -> Path:
     return folder / f"{list(NETWORKS).index(name)}-{number}.onnx"
 
 
-def publish(name: str, record: dict[str, object], table: str) -> None:
-    """Write a benchmark's record, and its table between its marks in docs/results.md."""
+def publish(
+    name: str, table: Callable[[dict[str, Any]], str], record: dict[str, Any] | None = None
+) -> None:
+    """Write a benchmark's record, if there is a new one, and its table in docs/results.md."""
     path = ROOT / "benchmarks" / "records" / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    page = PAGE.read_text()
-    before, after = page.split(begin)[0], page.split(end)[1]
-    PAGE.write_text(f"{before}{begin}\n{table}\n{end}{after}")
+    if record is not None:
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    replace(PAGE, name, table(json.loads(path.read_text())))
 
 
 def prepare(name: str, folder: Path) -> None:

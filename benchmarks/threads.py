@@ -34,7 +34,12 @@ CALLS = 3  # of each turn, behind one of both threads that is not timed
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=60)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--table", action="store_true", help="only the table, from the record")
+    options = parser.parse_args()
+    if options.table:
+        publish("threads", table)
+        return
+    rounds = options.rounds
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, model in networks():
@@ -49,7 +54,7 @@ def main() -> None:
         "rounds": rounds,
         "rows": rows,
     }
-    publish("threads", record, table(record))
+    publish("threads", table, record)
 
 
 def turns(path: Path, batch: int, rounds: int) -> dict[str, object]:

@@ -38,7 +38,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--table", action="store_true", help="only the table, from the record")
     asked = parser.parse_args()
+    if asked.table:
+        publish("workers", table)
+        return
     seconds: dict[int, list[float]] = {number: [] for number in asked.workers}
     for _ in range(asked.rounds):
         for number, found in seconds.items():
@@ -50,7 +54,7 @@ def main() -> None:
         "cores": len(os.sched_getaffinity(0)),
         "seconds": {str(number): found for number, found in seconds.items()},
     }
-    publish("workers", record, table(record))
+    publish("workers", table, record)
 
 
 def wall(workers: int) -> float:

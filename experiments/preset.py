@@ -28,12 +28,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "preset")
     parser.add_argument("--data-dir", type=Path, help="where data sets lie (else $REGROW_DATA)")
+    parser.add_argument("--table", action="store_true", help="only the paragraph, from the record")
     options = parser.parse_args()
-    task = cifar10()
-    store = Store(options.out, data_dir=options.data_dir, command="python experiments/preset.py")
-    cell = Cell(task, "resnet20", 0, replace(task.training, threads=2), name="preset")
-    record = store.finish(cell)
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    if not options.table:
+        task = cifar10()
+        command = "python experiments/preset.py"
+        store = Store(options.out, data_dir=options.data_dir, command=command)
+        cell = Cell(task, "resnet20", 0, replace(task.training, threads=2), name="preset")
+        RECORD.write_text(json.dumps(store.finish(cell), indent=1) + "\n")
+    record = json.loads(RECORD.read_text())
     result, here = record["result"], record["environment"]
     paragraph = (
         f"{result['epochs']} epochs, {100 * result['test_accuracy']:.2f} % on the test images "

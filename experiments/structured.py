@@ -199,7 +199,18 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="only these")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "structured")
     parser.add_argument("--data-dir", type=Path, help="where data sets lie (else $REGROW_DATA)")
+    parser.add_argument("--table", action="store_true", help="only the table, from the record")
     options = parser.parse_args()
+    path = ROOT / "experiments" / "records" / f"structured-{options.task}.json"
+    if not options.table:
+        record = measured(options)
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    told = table(json.loads(path.read_text()))
+    tables.replace(ROOT / "docs" / "results.md", f"structured-{options.task}", told)
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """The record of a task's arms."""
     found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
     seeds = [Seed(options.task, n, options.out, options.data_dir) for n in range(options.seeds)]
     for arm in options.arms:  # the controls last, should there be no time for them
@@ -207,14 +218,11 @@ def main() -> None:
             found[arm].append(one.arm(arm))
             print(options.task, one.seed, arm, found[arm][-1]["test_accuracy"], flush=True)
     setting = SETTINGS[options.task]
-    record = {
+    return {
         "task": options.task, "model": setting.model, "arms": found,
         "epochs": [setting.before, setting.after],
         "environment": environment("cpu", "auto"),
     }  # fmt: skip
-    path = ROOT / "experiments" / "records" / f"structured-{options.task}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    tables.replace(ROOT / "docs" / "results.md", f"structured-{options.task}", table(record))
 
 
 def table(record: dict[str, Any]) -> str:

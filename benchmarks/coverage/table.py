@@ -2,9 +2,9 @@
 
     python benchmarks/coverage/table.py [--record benchmarks/records/coverage.json] [--families]
 
-Prints between markers the networks that both tools ran, part by part, and what failed; with
---families, a row for every family. Graph seconds are medians; "without trial" is regrow's graph
-without the trial of a cut, which the other tool's has not either. Memory is the growth of the
+Writes the networks that both tools ran, part by part, and what failed, into docs/results.md; with
+--families, prints a row for every family. Graph seconds are medians; "without trial" is regrow's
+graph without the trial of a cut, which the other tool's has not either. Memory is the growth of the
 resident size during graph and pruning in multiples of the bytes of the parameters; networks below
 16 MiB do not count, since some megabytes of code compiled for new shapes would be a multiple there.
 """
@@ -14,12 +14,17 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-RECORD = Path(__file__).resolve().parents[1] / "records" / "coverage.json"
+sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments"))
+from tables import replace
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORD = ROOT / "benchmarks" / "records" / "coverage.json"
 LARGE = 16 << 20  # bytes
 MOST = 3  # times the parameters, the goal
 OURS, THEIRS = "regrow", "torch_pruning"
@@ -207,7 +212,10 @@ def main() -> None:
     arguments = parser.parse_args()
     record = json.loads(arguments.record.read_text())
     told = report(record["cases"], record["networks"], arguments.families)
-    print(f"<!-- {MARKER}: begin -->\n{told}\n<!-- {MARKER}: end -->")
+    if arguments.families:
+        print(told)
+    else:
+        replace(ROOT / "docs" / "results.md", MARKER, told)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from regrow.bench.cells import Cell
 from regrow.bench.job import Paused
 from regrow.bench.store import Store
 from regrow.bench.tasks import Training, cifar10
+from regrow.cli.inspection import look
 from regrow.export.deploy import pack
 
 FOLDER = ROOT / "experiments" / "checkpoints"
@@ -78,7 +79,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "headline")
     parser.add_argument("--max-minutes", type=float, default=math.inf, help="then pause")
     parser.add_argument("--only", default="*", metavar="GLOB", help="only these networks")
+    parser.add_argument("--table", action="store_true", help="only the figure, from the file")
     options = parser.parse_args()
+    if options.table:
+        _draw()
+        return
     stop_at = time.monotonic() + 60 * options.max_minutes
     store = Store(
         options.out,
@@ -94,6 +99,15 @@ def main() -> None:
         except Paused:
             say(f"{checkpoint.name} is not finished; call again to go on")
             return
+    _draw()
+
+
+def _draw() -> None:
+    """The layer profile of the VGG16, from its file."""
+    (path,) = FOLDER.glob("vgg16-*.regrow")
+    counts = [(each["name"], each["total"], each["kept"]) for each in look(path).counts["layers"]]
+    FIGURE.parent.mkdir(exist_ok=True)
+    FIGURE.write_text(layer_profile(counts), encoding="utf-8")
 
 
 def _write(checkpoint: Checkpoint, store: Store) -> None:
@@ -119,10 +133,6 @@ def _write(checkpoint: Checkpoint, store: Store) -> None:
     if packing.bytes > MOST_BYTES:
         raise SystemExit(f"{path.name} has {packing.bytes} bytes, more than {MOST_BYTES}")
     say(f"{path.name}: {packing.bytes} bytes, test {100 * found['result']['test_accuracy']:.2f} %")
-    if cell.model == "vgg16_bn":
-        FIGURE.parent.mkdir(exist_ok=True)
-        counts = [(name, mask.numel(), int(mask.sum())) for name, mask in keep.items()]
-        FIGURE.write_text(layer_profile(counts), encoding="utf-8")
 
 
 if __name__ == "__main__":
