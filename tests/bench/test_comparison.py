@@ -249,6 +249,9 @@ def test_a_difference_that_is_there_is_told_and_one_that_is_not_is_not() -> None
     assert "At 80 % and 95 % no difference from gradual magnitude was found." in same
     assert "a look, not a claim" in " ".join(verdict(simulated(truth, 3, rng)))
     assert "too few even for a look" in " ".join(verdict(simulated(truth, 2, rng)))
+    # Twins are for the alarm, and nothing is said of them.
+    found.arms["one_shot, shuffled"] = {0.8: {0: found.arms["one_shot"][0.8][0]}}
+    assert "look" not in " ".join(verdict(found))
 
 
 def test_the_headline_names_what_is_certain_not_the_best_mean(tmp_path: Path) -> None:

@@ -64,9 +64,8 @@ def crossings(comparison: Comparison, base: str = "one_shot") -> dict[str, Cross
 
 def verdict(comparison: Comparison) -> list[str]:
     """Sentences: at each sparsity who is ahead of the control, and where strategies cross."""
-    seeds = min(
-        (len(rows) for levels in comparison.arms.values() for rows in levels.values()), default=0
-    )
+    told = {arm: by for arm, by in comparison.arms.items() if not arm.endswith(SHUFFLED)}
+    seeds = min((len(rows) for by in told.values() for rows in by.values()), default=0)
     lines = []
     if seeds < LOOK:
         lines.append(
@@ -75,11 +74,11 @@ def verdict(comparison: Comparison) -> list[str]:
         )
     elif seeds < CLAIM:
         lines.append(f"{seeds} seeds: a look, not a claim.")
-    told = {sparsity: _at(comparison, sparsity) for sparsity in comparison.sparsities}
-    same = [sparsity for sparsity, words in told.items() if words is None]
+    beside = {sparsity: _at(comparison, sparsity) for sparsity in comparison.sparsities}
+    same = [sparsity for sparsity, words in beside.items() if words is None]
     if same:
         lines.append(f"At {_percent(same)} no difference from {CONTROL} was found.")
-    lines += [words for words in told.values() if words is not None]
+    lines += [words for words in beside.values() if words is not None]
     found = {
         arm: crossing
         for arm, crossing in crossings(comparison).items()
