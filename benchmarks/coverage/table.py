@@ -20,10 +20,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments"))
-from tables import replace
-
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "experiments"))
+from tables import replace  # noqa: E402
+
 RECORD = ROOT / "benchmarks" / "records" / "coverage.json"
 LARGE = 16 << 20  # bytes
 MOST = 3  # times the parameters, the goal

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from regrow.bench.statistics import NOTHING
 from regrow.core.errors import RegrowError
 
 _STEPS = 2_001  # between the least and the greatest sparsity
-_NOTHING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def crossing(
     spread = lines.std(0, ddof=1)
     half = stats.t.ppf((1 + confidence) / 2, len(seeds) - 1) * spread
     # Equal differences tell nothing of their spread (see `Interval.includes_zero`).
-    open_ = (np.abs(mean) <= half / math.sqrt(len(seeds))) | (spread < _NOTHING)
+    open_ = (np.abs(mean) <= half / math.sqrt(len(seeds))) | (spread < NOTHING)
     whole = each.mean(0)
     signs = np.sign(whole)
     ahead = int(next((sign for sign in signs[::-1] if sign), 0))

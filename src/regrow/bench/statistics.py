@@ -12,7 +12,7 @@ from scipy import stats
 from regrow.core.errors import RegrowError
 
 _RESAMPLES = 4_999
-_NOTHING = 1e-9
+NOTHING = 1e-9  # what differs by less is equal
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Interval:
         if self.low is None or self.high is None:
             return None
         if _alike(self.low, self.high):
-            return None if abs(self.mean) > _NOTHING else True
+            return None if abs(self.mean) > NOTHING else True
         return self.low <= 0.0 <= self.high
 
 
@@ -140,7 +140,7 @@ def student_p(values: Iterable[float]) -> float | None:
         return None
     mean = math.fsum(sample) / n
     if _alike(min(sample), max(sample)):
-        return None if abs(mean) > _NOTHING else 1.0
+        return None if abs(mean) > NOTHING else 1.0
     return float(2 * stats.t.sf(abs(mean) * math.sqrt(n) / deviation, n - 1))
 
 
@@ -166,7 +166,7 @@ def holm(p_values: Mapping[str, float], level: float = 0.05) -> set[str]:
 
 
 def _alike(low: float, high: float) -> bool:
-    return math.isclose(low, high, rel_tol=_NOTHING, abs_tol=_NOTHING)
+    return math.isclose(low, high, rel_tol=NOTHING, abs_tol=NOTHING)
 
 
 def _checked(values: Iterable[float]) -> list[float]:

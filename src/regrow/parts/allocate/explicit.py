@@ -54,7 +54,6 @@ class Explicit:
         used: set[str] = set()
         kept = {}
         for weight in weights:
-            layer = weight.name.rpartition(".")[0] or weight.name
             matches = [
                 pair
                 for pair in self.sparsities
@@ -62,7 +61,7 @@ class Explicit:
             ]
             if not matches:
                 raise RegrowError(
-                    f"no sparsity is given for layer {layer!r}; add it, or '*' for the rest."
+                    f"no sparsity is given for layer {weight.layer!r}; add it, or '*' for the rest."
                 )
             (glob, sparsity), *others = matches
             used.add(glob)
@@ -70,8 +69,8 @@ class Explicit:
             kept[weight.name] = kept_count(prod(weight.shape), 1.0 - sparsity)
             if not kept[weight.name]:
                 raise RegrowError(
-                    f"sparsity {sparsity} would empty layer {layer!r} of {prod(weight.shape)} "
-                    "weights; lower it."
+                    f"sparsity {sparsity} would empty layer {weight.layer!r} of "
+                    f"{prod(weight.shape)} weights; lower it."
                 )
         for glob, _ in self.sparsities:
             if glob in used or glob == "*":
@@ -81,7 +80,7 @@ class Explicit:
                     f"the sparsity of {glob!r} is never used, since {behind[glob]!r} before it "
                     "matches the same weights; put it first, or leave it out."
                 )
-            raise unknown("layer", glob, [w.name.rpartition(".")[0] for w in weights])
+            raise unknown("layer", glob, [w.layer for w in weights])
         return kept
 
     def counts(
