@@ -18,7 +18,6 @@ import tables
 from regrow.bench.comparison.evidence import CONTROL, Comparison, compare, rows_of
 from regrow.bench.comparison.judgement import alarms, standings, verdict
 from regrow.bench.comparison.recommend import OURS
-from regrow.bench.comparison.strategies import SHUFFLED
 from regrow.bench.statistics import Interval, paired_difference, student_interval
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,9 +36,7 @@ def section(comparison: Comparison) -> str:
     head = " | ".join(f"{100 * level:g} %" for level in levels)
     lines = [f"| arm | {head} |", "|---" * (1 + len(levels)) + "|"]
     certain = {level: standings(comparison, level) for level in levels}
-    for arm in comparison.arms:
-        if arm.endswith(SHUFFLED):
-            continue
+    for arm in comparison.strategies:
         cells = []
         for level in levels:
             values = comparison.accuracy(arm, level).values()

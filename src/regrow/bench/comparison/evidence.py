@@ -84,6 +84,11 @@ class Comparison:
     def sparsities(self) -> list[float]:
         return sorted({level for levels in self.arms.values() for level in levels})
 
+    @property
+    def strategies(self) -> dict[str, Mapping[float, Mapping[int, Row]]]:
+        """The arms without the twins whose scores are shuffled, of which only the alarm tells."""
+        return {arm: by for arm, by in self.arms.items() if not arm.endswith(SHUFFLED)}
+
     def accuracy(self, arm: str, sparsity: float) -> dict[int, float]:
         """Test accuracy by seed, in percent."""
         rows = self.arms.get(arm, {}).get(sparsity, {})

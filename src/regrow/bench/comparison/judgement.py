@@ -33,9 +33,7 @@ def standings(comparison: Comparison, sparsity: float) -> dict[str, Standing]:
     control = comparison.accuracy(CONTROL, sparsity)
     found: dict[str, Interval] = {}
     tests: dict[str, float] = {}
-    for arm in comparison.arms:
-        if arm.endswith(SHUFFLED):
-            continue
+    for arm in comparison.strategies:
         values = comparison.accuracy(arm, sparsity)
         common = values.keys() & control.keys()
         if arm == CONTROL or not common:
@@ -64,8 +62,8 @@ def crossings(comparison: Comparison, base: str = "one_shot") -> dict[str, Cross
 
 def verdict(comparison: Comparison) -> list[str]:
     """Sentences: at each sparsity who is ahead of the control, and where strategies cross."""
-    told = {arm: by for arm, by in comparison.arms.items() if not arm.endswith(SHUFFLED)}
-    seeds = min((len(rows) for by in told.values() for rows in by.values()), default=0)
+    every = comparison.strategies.values()
+    seeds = min((len(rows) for by in every for rows in by.values()), default=0)
     lines = []
     if seeds < LOOK:
         lines.append(
@@ -111,8 +109,8 @@ def best(comparison: Comparison, sparsity: float) -> Best | None:
     """Who is ahead at a sparsity, twins with shuffled scores left out; None without any arm."""
     arms = {
         arm: values
-        for arm in comparison.arms
-        if not arm.endswith(SHUFFLED) and (values := comparison.accuracy(arm, sparsity))
+        for arm in comparison.strategies
+        if (values := comparison.accuracy(arm, sparsity))
     }
     if not arms:
         return None
@@ -139,8 +137,8 @@ def alarms(comparison: Comparison) -> list[str]:
     control is. An arm that is certainly better, or far on the mean, is not told.
     """
     found = []
-    for arm in comparison.arms:
-        if arm in (CONTROL, RANDOM.name) or arm.endswith(SHUFFLED):
+    for arm in comparison.strategies:
+        if arm in (CONTROL, RANDOM.name):
             continue
         kin = [
             (each, each + SHUFFLED)

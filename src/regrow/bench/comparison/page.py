@@ -162,7 +162,7 @@ def _cells_of(row: Row) -> tuple[str, ...]:
 
 def _figures(comparison: Comparison) -> list[Figure]:
     dense = student_interval(comparison.dense.values()) if comparison.dense else None
-    shown = [arm for arm in comparison.arms if not arm.endswith(SHUFFLED)]
+    shown = list(comparison.strategies)
     made = [_accuracy(comparison, panel, dense) for panel in _panels(shown)]
     beside = [arm for arm in shown if arm != CONTROL]
     if CONTROL in shown and beside:
