@@ -5,7 +5,8 @@
     python experiments/compare.py
 
 Writes, for each table of records that regrow ships (those that `regrow recommend` rests on), the
-arms' accuracies, their differences from one cut, and the verdict into docs/results.md.
+arms' accuracies, their differences from one cut, and the verdict into docs/results.md, and draws
+the arms of the question itself.
 """
 
 from __future__ import annotations
@@ -14,20 +15,57 @@ import argparse
 from pathlib import Path
 
 import tables
+from headline.figures import standalone
 
+from regrow.bench.comparison import charts
 from regrow.bench.comparison.evidence import CONTROL, Comparison, compare, rows_of
 from regrow.bench.comparison.judgement import alarms, standings, verdict
+from regrow.bench.comparison.page import floor_of
 from regrow.bench.comparison.recommend import OURS
 from regrow.bench.statistics import Interval, paired_difference, student_interval
+from regrow.core.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+WIDTH = 860
+# One cut or several, and what is beside them; each has one colour in all figures.
+DRAWN = (
+    *(CONTROL, "one_shot", "geometric", "hybrid", "geometric_rewinding"),
+    *("bidirectional", "bidirectional_units", "small dense"),
+)
 
 
 def main() -> None:
     argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     for path in sorted(OURS.glob("*.csv")):
-        told = "\n\n".join(section(each) for each in compare(rows_of(path.read_text())))
-        tables.replace(ROOT / "docs" / "results.md", f"compare-{path.stem}", told)
+        found = compare(rows_of(path.read_text()))
+        told = "\n\n".join(f"{drawing(each)}{section(each)}" for each in found)
+        tables.replace(DOCS / "results.md", f"compare-{path.stem}", told)
+
+
+def drawing(comparison: Comparison) -> str:
+    """The figure of the arms in question, written beside the page; empty where they are not."""
+    arms = [arm for arm in DRAWN if arm in comparison.arms]
+    if "geometric" not in arms:
+        return ""
+    of = "channels" if comparison.pattern == "unit" else "weights"
+    title = f"{comparison.model} on {comparison.task}, {of}: test accuracy over sparsity"
+    lines = [
+        charts.Line(
+            1 + DRAWN.index(arm),
+            {
+                level: student_interval(comparison.accuracy(arm, level).values())
+                for level in sorted(comparison.arms[arm])
+            },
+        )
+        for arm in arms
+    ]
+    dense = student_interval(comparison.dense.values())
+    floor = floor_of(comparison, dense)
+    drawn = charts.over_sparsity(lines, dense, floor, WIDTH, title, arms)
+    name = f"img/compare-{comparison.task}-{of}.svg"
+    write_atomic(DOCS / name, standalone(drawn, WIDTH, charts.HEIGHT).encode())
+    return f"![{title}]({name})\n\n"
 
 
 def section(comparison: Comparison) -> str:

@@ -459,6 +459,22 @@ def test_the_page_tells_all_and_the_same_evidence_gives_the_same_bytes(tmp_path:
     assert "http" not in re.sub(r'"http://www.w3.org[^"]*"', "", text)
 
 
+def test_a_table_alone_does_not_tell_whether_budgets_were_equal(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    found = simulated({"one_shot": 0.0, "geometric": 0.0}, 5, rng)
+    options: dict[str, Any] = {"equal": None, "missing": 0, "cells": None, "command": ""}
+    page = tmp_path / "page.html"
+    text = write_study("a", [found], page, **options).read_text()
+    assert "does not tell" not in text
+    assert "<a href=" not in text
+    level, (seed, row) = 0.8, next(iter(found.arms["geometric"][0.8].items()))
+    early = {**found.arms["geometric"], level: {seed: replace(row, epochs=row.epochs - 3)}}
+    found = replace(found, arms={**found.arms, "geometric": early})
+    text = write_study("a", [found], page, **options).read_text()
+    total = row.dense_epochs + row.epochs
+    assert f"Arms spent {total - 3} to {total} epochs in all" in text
+
+
 def test_a_study_from_its_file_to_its_records(tmp_path: Path) -> None:
     cells = study(sparsities=[0.8], seeds=1).cells()
     store = Store(tmp_path, device="cpu")

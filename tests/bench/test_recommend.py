@@ -11,7 +11,8 @@ import pytest
 from regrow.bench.comparison.evidence import Row, csv_of
 from regrow.bench.comparison.grid import Place
 from regrow.bench.comparison.recommend import recommend
-from regrow.cli.recommend import _epochs, _rows
+from regrow.cli.recommend import _epochs
+from regrow.cli.tables import read_table
 from regrow.core.errors import RegrowError
 
 
@@ -124,13 +125,13 @@ def test_arms_of_different_studies_are_not_compared() -> None:
 def test_tables_and_budgets_from_the_command_line(tmp_path: Path) -> None:
     known = rows(TRUTH, seeds=2)
     (tmp_path / "records.csv").write_text(csv_of(known))
-    assert _rows(tmp_path) == _rows(tmp_path / "records.csv") == known
+    assert read_table(tmp_path) == read_table(tmp_path / "records.csv") == known
     for text in ("a,b\n1,2\n", "a" * 200_000 + "\n1\n"):
         (tmp_path / "records.csv").write_text(text)
         with pytest.raises(RegrowError, match="is no table of a study's records"):
-            _rows(tmp_path)
+            read_table(tmp_path)
     with pytest.raises(RegrowError, match="cannot be read"):
-        _rows(tmp_path / "none")
+        read_table(tmp_path / "none")
     assert (_epochs("40"), _epochs("40epochs"), _epochs("1 epoch")) == (40, 40, 1)
     for words in ("0", "many", "4.5"):
         with pytest.raises(RegrowError, match="no count of epochs"):

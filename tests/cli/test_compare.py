@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import re
 import time
 import webbrowser
 from pathlib import Path
 
 import pytest
 from blobs_example import call, interrupted, refused, start
+
+from regrow.bench.comparison.evidence import COLUMNS
 
 STUDY = """
 name = "blobs"
@@ -57,6 +60,17 @@ def test_a_study_ends_with_its_page_and_table(study: Path) -> None:
     assert f"curves of {ROWS} trainings" in drawn.out
     assert Path("a/report.html").read_text() == page
     assert len(list(Path("logs").rglob("events.out.*"))) == ROWS
+    # In its study the table is the study; elsewhere it makes the same page without links.
+    Path("a/report.html").unlink()
+    assert call("report", "a/records.csv").code == 0
+    assert Path("a/report.html").read_text() == page
+    Path("mine.csv").write_bytes(Path("a/records.csv").read_bytes())
+    alone = call("report", "mine.csv")
+    assert alone.code == 0, alone.err
+    body = re.sub(r'<a href="cells/[^"]*">(.*?)</a>', r"\1", page)
+    body = body.replace("Each links to its record; epochs are", "Epochs are")
+    body = re.sub("(<title>.*|<h1>)blobs", r"\1mine", body).partition("<footer>")[0]
+    assert Path("mine.html").read_text().partition("<footer>")[0] == body
 
 
 def test_stopped_and_taken_up_by_two_workers_it_is_the_same(study: Path, tmp_path: Path) -> None:
@@ -101,6 +115,14 @@ def test_data_that_is_not_there_is_told_before_anything_runs(
     told = refused("compare", "study.toml", "--out", "a", "--data-dir", "none")
     assert "no spoken digits in" in told
     assert not Path("a").exists()
+
+
+def test_tables_that_tell_nothing_are_refused(blobs: str) -> None:
+    Path("empty.csv").write_text(",".join(COLUMNS) + "\n")
+    assert "holds no cell of a study" in refused("report", "empty.csv")
+    Path("other.csv").write_text("a,b\n1,2\n")
+    assert "no table of a study's records" in refused("report", "other.csv")
+    assert "holds no curves" in refused("report", "empty.csv", "--tensorboard", "logs")
 
 
 def test_what_is_refused(study: Path) -> None:

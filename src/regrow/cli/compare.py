@@ -17,6 +17,7 @@ import typer
 from regrow.cli.interrupt import Interrupt
 from regrow.cli.options import DataDir, Device, Open
 from regrow.cli.output import say
+from regrow.cli.tables import TABLE, read_table
 from regrow.core.errors import RegrowError
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def write_page(study: Study, cells: Mapping[Place, Cell], store: Store, page: Pa
     rows = gather(cells, store)
     if not rows:
         return None
-    write_atomic(store.directory / "records.csv", csv_of(rows).encode())
+    write_atomic(store.directory / TABLE, csv_of(rows).encode())
     missing = sum(1 for cell in cells.values() if not store.finished(cell))
     return write_study(
         study.name,
@@ -177,6 +178,23 @@ def report_study(directory: Path, page: Path) -> Path:
     if written is None:
         raise RegrowError(f"no cell of the study in {directory} is finished; run it first.")
     return written
+
+
+def report_table(table: Path, page: Path) -> Path:
+    """The page of a study of which only the table of records is here.
+
+    Raises:
+        RegrowError: it cannot be read, or holds no cell.
+    """
+    from regrow.bench.comparison.evidence import compare
+    from regrow.bench.comparison.page import write_study
+
+    comparisons = [each for each in compare(read_table(table)) if each.arms]
+    if not comparisons:
+        raise RegrowError(f"{table} holds no cell of a study.")
+    name = (table.resolve().parent if table.name == TABLE else table).stem
+    command = shlex.join(["regrow", "report", str(table), "--out", str(page)])
+    return write_study(name, comparisons, page, equal=None, missing=0, cells=None, command=command)
 
 
 def study_in(directory: Path) -> tuple[Mapping[Place, Cell], Store]:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from regrow.cli.options import Json
 from regrow.cli.output import say
+from regrow.cli.tables import read_table
 from regrow.core.errors import RegrowError, unknown
-
-if TYPE_CHECKING:
-    from regrow.bench.comparison.evidence import Row
-
-TABLE = "records.csv"
 
 
 def recommend_command(
@@ -50,7 +45,7 @@ def recommend_command(
     from regrow.bench.comparison.recommend import OURS, recommend
     from regrow.bench.tasks import TASKS, find_task
 
-    tables = [_rows(path) for path in records or sorted(OURS.glob("*.csv"))]
+    tables = [read_table(path) for path in records or sorted(OURS.glob("*.csv"))]
     known = {row.place.task for rows in tables for row in rows} | {row.name for row in TASKS}
     if ":" in task:
         task = find_task(task).name
@@ -63,18 +58,6 @@ def recommend_command(
         sys.stdout.write(json.dumps(found.to_dict(), indent=1) + "\n")
     else:
         say(found.text())
-
-
-def _rows(path: Path) -> list[Row]:
-    from regrow.bench.comparison.evidence import rows_of
-
-    file = path / TABLE if path.is_dir() else path
-    try:
-        return rows_of(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RegrowError(f"{file} cannot be read: {error.strerror}; name a study.") from error
-    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
-        raise RegrowError(f"{file} is no table of a study's records: {error!r}.") from error
 
 
 def _epochs(words: str) -> int:

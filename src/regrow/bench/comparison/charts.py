@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from regrow.bench.report.scales import depth_of, percent_axis, signed_tick, sparsity_ticks
@@ -16,6 +17,8 @@ from regrow.bench.statistics import Interval
 HEIGHT = 380
 _POINTS = 10.0  # the largest difference that is drawn
 _SIDE = 5.0  # pixels between two arms at one place
+_NAMES = 190  # pixels for a legend
+_DASHED = (0, (5, 3))
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,36 @@ class Line:
 
 
 def over_sparsity(
-    lines: Sequence[Line], dense: Interval | None, floor: float, width: int, label: str
+    lines: Sequence[Line],
+    dense: Interval | None,
+    floor: float,
+    width: int,
+    label: str,
+    names: Sequence[str] = (),
 ) -> str:
     """Test accuracy in percent over sparsity, on a logarithmic scale of density.
 
     What is below the floor leaves the figure, so that the rest can be told apart.
+
+    Args:
+        lines: the arms.
+        dense: the dense network's accuracy.
+        floor: in percent.
+        width: in pixels.
+        label: what the figure shows.
+        names: of the arms, for a drawing that stands alone; a page has its own legend.
     """
 
     def paint(figure: Figure) -> None:
-        axes = _axes(figure, lines, width)
+        axes = _axes(figure, lines, width - (_NAMES if names else 0))
         if dense is not None:
-            axes.axhline(dense.mean, color=arm_colour(0), linewidth=1.5, linestyle=(0, (5, 3)))
+            axes.axhline(dense.mean, color=arm_colour(0), linewidth=1.5, linestyle=_DASHED)
+        if names:
+            marks = [_mark(line.slot, name) for line, name in zip(lines, names, strict=True)]
+            if dense is not None:
+                dashes = Line2D([], [], color=arm_colour(0), linestyle=_DASHED, label="dense")
+                marks.insert(0, dashes)
+            axes.legend(handles=marks, loc="upper left", bbox_to_anchor=(1.02, 1.02), frameon=False)
         told = [each for line in lines for each in line.points.values() if each.mean >= floor]
         _within(axes, [*told, *([] if dense is None else [dense])], floor)
         percent_axis(axes)
@@ -86,6 +108,10 @@ def over_epochs(points: Sequence[tuple[int, float, Interval]], width: int, label
         figure.text(6 / width, 1 - 14 / HEIGHT, "Test accuracy", color=colour("muted"))
 
     return draw(paint, width, HEIGHT, label)
+
+
+def _mark(slot: int, name: str) -> Line2D:
+    return Line2D([], [], color=arm_colour(slot), marker=marker(slot), markersize=6, label=name)
 
 
 def _within(axes: Axes, told: Sequence[Interval], floor: float = 0.0) -> None:

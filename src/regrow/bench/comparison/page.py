@@ -58,9 +58,9 @@ def write_study(
     comparisons: Sequence[Comparison],
     out: Path,
     *,
-    equal: bool,
+    equal: bool | None,
     missing: int,
-    cells: str,
+    cells: str | None,
     command: str,
 ) -> Path:
     """Write the page of a study; the same evidence gives the same bytes.
@@ -69,9 +69,9 @@ def write_study(
         name: of the study.
         comparisons: of `evidence.compare`.
         out: the page.
-        equal: whether all arms had the same budget.
+        equal: whether all arms had the same budget; None where that is not known.
         missing: cells that are not finished.
-        cells: the folder of cells beside the page, for links.
+        cells: the folder of cells beside the page, for links; None where there is none.
         command: writes the page again.
     """
     sections = [_section(each, equal, cells) for each in comparisons]
@@ -79,12 +79,12 @@ def write_study(
     return out
 
 
-def _section(comparison: Comparison, equal: bool, cells: str) -> Section:
+def _section(comparison: Comparison, equal: bool | None, cells: str | None) -> Section:
     counts = {len(rows) for levels in comparison.arms.values() for rows in levels.values()}
     seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
     sentences = verdict(comparison)
     warned = alarms(comparison)
-    if not equal:
+    if equal is False:
         warned.append("Arms had unequal budgets: the study says budget = 'unequal'.")
     if comparison.trials > 1:
         sentences.append(
@@ -97,6 +97,12 @@ def _section(comparison: Comparison, equal: bool, cells: str) -> Section:
         for level in sorted(comparison.arms[arm])
         for row in comparison.arms[arm][level].values()
     ]
+    spent = sorted({row.dense_epochs + row.epochs for row in every})
+    if equal is None and len(spent) > 1:
+        sentences.append(
+            f"Arms spent {spent[0]} to {spent[-1]} epochs in all; whether by patience or by "
+            "unequal budgets the table of records does not tell."
+        )
     what = {"element": "single weights", "unit": "channels and heads"}
     pattern = what.get(comparison.pattern, comparison.pattern)
     return Section(
@@ -112,7 +118,7 @@ def _section(comparison: Comparison, equal: bool, cells: str) -> Section:
              "Seconds"),
             tuple(_cells_of(row) for row in every),
         ),
-        tuple(f"{cells}/{row.cell}/result.json" for row in every),
+        tuple(f"{cells}/{row.cell}/result.json" for row in every if cells is not None),
     )  # fmt: skip
 
 
@@ -193,7 +199,7 @@ def _accuracy(comparison: Comparison, panel: Panel, dense: Interval | None) -> F
     }
     lines = [charts.Line(panel.slots[arm], points) for arm, points in means.items()]
     label = f"Test accuracy over sparsity: {_about(comparison, panel)}"
-    floor = _floor(comparison, dense)
+    floor = floor_of(comparison, dense)
     wide, narrow = twice(lambda width: charts.over_sparsity(lines, dense, floor, width, label))
     legend = tuple(_key(arm, panel.slots) for arm in means)
     if dense is not None:
@@ -213,8 +219,11 @@ def _accuracy(comparison: Comparison, panel: Panel, dense: Interval | None) -> F
     )
 
 
-def _floor(comparison: Comparison, dense: Interval | None) -> float:
-    """How far down accuracy is drawn: as far again below the control as the control has fallen."""
+def floor_of(comparison: Comparison, dense: Interval | None) -> float:
+    """How far down accuracy is drawn, in percent.
+
+    As far again below the control as the control has fallen, so that the rest can be told apart.
+    """
     control = [
         student_interval(values.values()).mean
         for level in comparison.sparsities
