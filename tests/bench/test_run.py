@@ -193,6 +193,25 @@ def test_events_of_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     }
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_two_at_one_directory_do_not_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: bool
+) -> None:
+    task = small()
+    config = configured(monkeypatch, task, "one_shot", ["sparsity=0.8"])
+    refused = []
+
+    def another(event: dict[str, Any]) -> None:
+        with pytest.raises(RegrowError, match="another process works at") as found:
+            trained(config, task, tmp_path / "run", fresh=fresh)
+        refused.append(found)
+
+    record = trained(config, task, tmp_path / "run", notify=another)
+    assert len(refused) == 2 + 2 + 4  # arms and epochs
+    again = trained(config, task, tmp_path / "run", fresh=fresh)
+    assert again["arms"]["one_shot"]["test_accuracy"] == record["arms"]["one_shot"]["test_accuracy"]
+
+
 def test_delivered_files_are_compared_in_a_fresh_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +48,9 @@ FILES = (
 _STATE = ("*.progress", "*.done", "*.regrow", ".*.tmp")
 
 
-def open_directory(out: Path, config: RunConfig, needed: int, *, fresh: bool) -> None:
-    """Make a run directory, or take one up again.
+@contextlib.contextmanager
+def open_directory(out: Path, config: RunConfig, needed: int, *, fresh: bool) -> Iterator[None]:
+    """Make a run directory, or take one up again, and keep other processes off it meanwhile.
 
     Args:
         out: the directory.
@@ -56,28 +59,52 @@ def open_directory(out: Path, config: RunConfig, needed: int, *, fresh: bool) ->
         fresh: first remove a run that is there.
 
     Raises:
-        RegrowError: the directory cannot be made, holds something else, or its disk is full.
+        RegrowError: the directory cannot be made, holds something else, is another process's at
+            the moment, or its disk is full.
     """
+    with contextlib.ExitStack() as held:
+        try:
+            if fresh:
+                check_run(out)
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_claimed(out))
+            if fresh:
+                clear(out)
+            require_space(out, needed)
+            if not (out / "recipe.toml").exists():
+                config.write(out / "recipe.toml")
+            (out / "state").mkdir(exist_ok=True)
+            for folder in (out, out / "state"):
+                for leftover in folder.glob(".*.tmp"):  # of a process killed while it wrote
+                    leftover.unlink(missing_ok=True)
+        except OSError as error:
+            raise RegrowError(
+                f"{out} cannot be made ready for a run: {error.strerror} ({error.filename}); "
+                "choose another --out."
+            ) from error
+        yield
+
+
+@contextlib.contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """A lock on the directory itself, which leaves no file and ends with the process."""
+    descriptor = os.open(out, os.O_RDONLY)
     try:
-        if fresh:
-            clear(out)
-        out.mkdir(parents=True, exist_ok=True)
-        require_space(out, needed)
-        if not (out / "recipe.toml").exists():
-            config.write(out / "recipe.toml")
-        (out / "state").mkdir(exist_ok=True)
-        for folder in (out, out / "state"):
-            for leftover in folder.glob(".*.tmp"):  # of a process killed while it wrote
-                leftover.unlink(missing_ok=True)
-    except OSError as error:
-        raise RegrowError(
-            f"{out} cannot be made ready for a run: {error.strerror} ({error.filename}); choose "
-            "another --out."
-        ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RegrowError(
+                f"another process works at {out}; wait for it, or choose another --out."
+            ) from None
+        except OSError:
+            pass  # A file system that locks no directories, as some over networks.
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def clear(out: Path) -> None:
-    """Remove the files that a run writes, and nothing else.
+def check_run(out: Path) -> None:
+    """Refuse a path at which there is something else than a run or an empty directory.
 
     Raises:
         RegrowError: the path is no directory, or holds something but no run.
@@ -89,6 +116,15 @@ def clear(out: Path) -> None:
     others = [path for path in out.iterdir() if not path.match(".*.tmp")]
     if others and not (out / "recipe.toml").exists():
         raise RegrowError(f"{out} is not empty and holds no run; choose another --out.")
+
+
+def clear(out: Path) -> None:
+    """Remove the files that a run writes, and nothing else.
+
+    Raises:
+        RegrowError: see `check_run`.
+    """
+    check_run(out)
     state = out / "state"
     for pattern in _STATE:
         for path in state.glob(pattern):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -69,7 +70,8 @@ def run(
 
     Raises:
         RegrowError: before any training, when data, program, device or disk are not fit for it,
-            or a checkpoint is damaged or of another run; the loss is not finite.
+            another process works at the directory, or a checkpoint is damaged or of another run;
+            the loss is not finite.
     """
     program = config.program()
     training = config.settings()
@@ -104,72 +106,74 @@ def run(
     if training.threads:
         torch.set_num_threads(training.threads)
     fabric = open_fabric(device, devices, training)
-    if fabric.is_global_zero:
-        weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-        # A checkpoint holds weights, momentum, the dense network and the best one; each arm's
-        # result and the delivered files are one network each.
-        open_directory(out, config, weights * (2 * 5 + 3 + len(controls)), fresh=fresh)
-    fabric.barrier()
-    trainer = Trainer(
-        fabric,
-        task,
-        training,
-        make_model,
-        splits.train,
-        splits.validation,
-        config.seed,
-        notify,
-        checkpoint_seconds,
-    )
-    arms = _Arms(out, trainer, splits, _facts(config, splits, model))
-    for name in ("dense", config.recipe, *controls):
-        arms.check(name)
-    length = training.dense_epochs
-    dense = arms.finish(Job("dense", None, None, (length,), length, training.lr))
-    start, lr = dense["state"], training.fine_tune_lr
-    own = (None, training.lr) if fresh_start else (start, lr)
-    main = arms.finish(Job(config.recipe, own[0], program, cycles, sum(cycles), own[1]))
-    # Where patience decided, the controls get as many epochs, under the same learning rates; where
-    # training decided how sparse the network becomes, they meet that sparsity.
-    spent, reached = main["result"]["epochs"], program.sparsity
-    reached = main["result"]["sparsity"] if reached is None else reached
-    finished = {"dense": dense, config.recipe: main}
-    for name, row in controls.items():
-        control, length = control_of(row, spent, reached), spent - ahead
-        shared = (length,) if fresh_start else cycles
-        finished[name] = arms.finish(Job(name, start, control, shared, length, lr))
-    if not fabric.is_global_zero:
-        return {}
-    about = {
-        "task": task.name,
-        "model": config.model,
-        "recipe": config.recipe,
-        "seed": config.seed,
-        "parameters": config.parameters,
-        "training": config.training,
-        "command": command,
-        "environment": environment(fabric.device.type, precision(training)),
-    }
-    scratch = {"dense", config.recipe} if fresh_start else {"dense"}
-    record = deliver(out, finished, config.recipe, make_model, example, about, groups, scratch)
-    count = sum(parameter.numel() for parameter in model.parameters())
-    model.load_state_dict(main["state"])
-    masks = main["keep"]
-    if groups is not None:
-        model, masks = load_shrunk(model, out / SHRUNK), None
-    found = deployment(
-        out,
-        model,
-        masks,
-        splits.validation.images[:_COMPARED],
-        parameters=count,
-        measure=speed,
-        notify=lambda words: notify({"kind": "speed", "arm": config.recipe, "words": words}),
-    )
-    if found is not None:
-        record["deploy"] = found
-        write_record(out, record)
-    return record
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    # A checkpoint holds weights, momentum, the dense network and the best one; each arm's result
+    # and the delivered files are one network each.
+    needed = weights * (2 * 5 + 3 + len(controls))
+    with contextlib.ExitStack() as held:
+        if fabric.is_global_zero:
+            held.enter_context(open_directory(out, config, needed, fresh=fresh))
+        fabric.barrier()
+        trainer = Trainer(
+            fabric,
+            task,
+            training,
+            make_model,
+            splits.train,
+            splits.validation,
+            config.seed,
+            notify,
+            checkpoint_seconds,
+        )
+        arms = _Arms(out, trainer, splits, _facts(config, splits, model))
+        for name in ("dense", config.recipe, *controls):
+            arms.check(name)
+        length = training.dense_epochs
+        dense = arms.finish(Job("dense", None, None, (length,), length, training.lr))
+        start, lr = dense["state"], training.fine_tune_lr
+        own = (None, training.lr) if fresh_start else (start, lr)
+        main = arms.finish(Job(config.recipe, own[0], program, cycles, sum(cycles), own[1]))
+        # Where patience decided, the controls get as many epochs, under the same learning rates;
+        # where training decided how sparse the network becomes, they meet that sparsity.
+        spent, reached = main["result"]["epochs"], program.sparsity
+        reached = main["result"]["sparsity"] if reached is None else reached
+        finished = {"dense": dense, config.recipe: main}
+        for name, row in controls.items():
+            control, length = control_of(row, spent, reached), spent - ahead
+            shared = (length,) if fresh_start else cycles
+            finished[name] = arms.finish(Job(name, start, control, shared, length, lr))
+        if not fabric.is_global_zero:
+            return {}
+        about = {
+            "task": task.name,
+            "model": config.model,
+            "recipe": config.recipe,
+            "seed": config.seed,
+            "parameters": config.parameters,
+            "training": config.training,
+            "command": command,
+            "environment": environment(fabric.device.type, precision(training)),
+        }
+        scratch = {"dense", config.recipe} if fresh_start else {"dense"}
+        record = deliver(out, finished, config.recipe, make_model, example, about, groups, scratch)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        model.load_state_dict(main["state"])
+        masks = main["keep"]
+        if groups is not None:
+            model, masks = load_shrunk(model, out / SHRUNK), None
+        found = deployment(
+            out,
+            model,
+            masks,
+            splits.validation.images[:_COMPARED],
+            parameters=count,
+            measure=speed,
+            notify=lambda words: notify({"kind": "speed", "arm": config.recipe, "words": words}),
+        )
+        if found is not None:
+            record["deploy"] = found
+            write_record(out, record)
+        return record
 
 
 class _Arms:
