@@ -13,7 +13,7 @@ demo: install
 	  $(BIN)/python examples/classify.py runs/demo/deploy.regrow; \
 	fi
 
-test: install lint
+test: install lint $(VENV)/.cluster
 	$(BIN)/python -m pytest -n 2
 
 lint: install
@@ -42,6 +42,12 @@ $(VENV)/.runtime: $(VENV)/.installed $(RUNTIME)
 	else \
 	  echo "no C++ compiler was found: regrow-runtime is not installed (set CXX to name one)"; \
 	fi
+	@touch $@
+
+# Ray has no wheels for every Python; without it only the tests of the cluster are left out.
+$(VENV)/.cluster: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]' \
+	  || echo "Ray could not be installed: the tests of the cluster are left out"
 	@touch $@
 
 # Fuzzing of the file reader with its native part under AddressSanitizer and UBSan.
