@@ -18,7 +18,7 @@ from small_task import TRAINING, small
 from torch import Tensor, nn
 
 from regrow.bench import Splits, TensorPair, models
-from regrow.bench.comparison import evidence, study_file
+from regrow.bench.comparison import charts, evidence, study_file
 from regrow.bench.comparison.evidence import Comparison, Row
 from regrow.bench.comparison.grid import Place, Study
 from regrow.bench.comparison.judgement import alarms, best, standings, verdict
@@ -26,6 +26,7 @@ from regrow.bench.comparison.page import write_study
 from regrow.bench.comparison.strategies import STRATEGIES
 from regrow.bench.comparison.study_file import study_of
 from regrow.bench.comparison.thin import thinned
+from regrow.bench.statistics import student_interval
 from regrow.bench.store import Store
 from regrow.bench.study import run_cells
 from regrow.bench.tasks import Task
@@ -457,6 +458,14 @@ def test_the_page_tells_all_and_the_same_evidence_gives_the_same_bytes(tmp_path:
     assert text.count('<svg class="chart"') == 6
     assert 'href="cells/0/result.json"' in text
     assert "http" not in re.sub(r'"http://www.w3.org[^"]*"', "", text)
+
+
+def test_a_drawing_that_stands_alone_names_its_arms() -> None:
+    lines = [charts.Line(slot, {0.8: student_interval([90, 91])}) for slot in (1, 2)]
+    names = re.compile(">(dense|one &lt;shot|ramp)<")
+    drawn = partial(charts.over_sparsity, lines, student_interval([95]), 0.0, 800, "a label")
+    assert names.findall(drawn(["one <shot", "ramp"])) == ["dense", "one &lt;shot", "ramp"]
+    assert not names.findall(drawn())
 
 
 def test_a_table_alone_does_not_tell_whether_budgets_were_equal(tmp_path: Path) -> None:
