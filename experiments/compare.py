@@ -39,11 +39,11 @@ def main() -> None:
     argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     for path in sorted(OURS.glob("*.csv")):
         found = compare(rows_of(path.read_text()))
-        told = "\n\n".join(f"{drawing(each)}{section(each)}" for each in found)
+        told = "\n\n".join(f"{drawing(each, path.stem)}{section(each)}" for each in found)
         tables.replace(DOCS / "results.md", f"compare-{path.stem}", told)
 
 
-def drawing(comparison: Comparison) -> str:
+def drawing(comparison: Comparison, study: str) -> str:
     """The figure of the arms in question, written beside the page; empty where they are not."""
     arms = [arm for arm in DRAWN if arm in comparison.arms]
     if "geometric" not in arms:
@@ -63,7 +63,8 @@ def drawing(comparison: Comparison) -> str:
     dense = student_interval(comparison.dense.values())
     floor = floor_of(comparison, dense)
     drawn = charts.over_sparsity(lines, dense, floor, WIDTH, title, arms)
-    name = f"img/compare-{comparison.task}-{of}.svg"
+    of_task = "" if comparison.task == study else f"-{comparison.task}"
+    name = f"img/compare-{study}{of_task}-{of}.svg"
     write_atomic(DOCS / name, standalone(drawn, WIDTH, charts.HEIGHT).encode())
     return f"![{title}]({name})\n\n"
 

@@ -23,8 +23,10 @@ import torch
 from small_task import TRAINING, small
 
 from regrow.bench.cells import Cell
+from regrow.bench.course import Course
 from regrow.bench.store import Claimed, Store
-from regrow.bench.study import estimate, run_cells, serve
+from regrow.bench.study import estimate, measured, run_cells, serve
+from regrow.bench.trainer import Trainer
 from regrow.core.errors import RegrowError
 from regrow.recipes import bidirectional_paper, iterative, one_shot
 
@@ -393,6 +395,62 @@ def test_the_estimate_in_closed_form(tmp_path: Path) -> None:
     assert (now.done, now.epochs) == (3, 4)
     assert now.minutes == pytest.approx(2 * 2 + 2 * 600 / 4 / 60)
     assert now.text(3) == "3 of 5 cells done; 4 epochs left, about 3.0 minutes with 3 at work"
+
+
+def test_an_estimate_before_anything_is_finished(tmp_path: Path, copied: Path) -> None:
+    store = store_at(tmp_path / "new")
+    # A network that is built small is taken to cost what the largest of its task does.
+    thin = replace(TASK, models={**TASK.models, "thin": TASK.models["mlp"]})
+    small = Cell(thin, "thin", 0, TRAINING, cycles=(6,))
+    minutes = estimate([*CELLS, small], store, {"small": {"mlp": 30.0}}).minutes
+    assert minutes == pytest.approx((10 + 6) * 30 / 60)
+    rates = measured([*CELLS, small], store)
+    assert list(rates) == ["small"]
+    assert list(rates["small"]) == ["mlp"]
+    assert 0 < rates["small"]["mlp"] < 60
+    assert not store.directory.exists()
+    # All that work at the study know of it, until there is better.
+    store.directory.mkdir()
+    store.note_rates(rates)
+    known = estimate(CELLS, store_at(store.directory)).minutes
+    assert known == pytest.approx(10 * rates["small"]["mlp"] / 60)
+    for text in ("{", "[1]", '{"small": 1}', '{"small": {"mlp": "x"}}'):
+        (store.directory / "rates.json").write_text(text)
+        assert estimate(CELLS, store).minutes is None
+    assert measured(CELLS, store_at(copied)) == {}
+
+
+def test_what_cannot_be_tried_here_has_no_estimate(tmp_path: Path) -> None:
+    def elsewhere(_: Path | None) -> Any:
+        raise RegrowError("not here")
+
+    store = store_at(tmp_path)
+    away = replace(TASK, splits=elsewhere)
+    cell = Cell(away, "mlp", 0, TRAINING, one_shot(0.8, 2, seed=0))
+    assert measured([cell], store) == {}
+    assert estimate([cell], store, {}).minutes is None
+
+
+def test_an_epoch_by_the_median_of_a_few_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, takes = [0.0], iter([50.0, 3.0, 0.25, 2.0, 9.0])
+
+    def step(*_: Any) -> torch.Tensor:
+        clock[0] += next(takes)
+        return torch.zeros(())
+
+    def look(*_: Any) -> float:
+        clock[0] += 7
+        return 0.5
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Course, "_step", step)
+    monkeypatch.setattr(Trainer, "accuracy", look)
+    # Eight batches; the first step warms up, and four are enough as slow as these are.
+    found = store_at(tmp_path).seconds_per_epoch(CELLS[0].dense())
+    assert found == pytest.approx(8 * 2.0 + 7)
+    assert next(takes) == 9.0
 
 
 @pytest.fixture

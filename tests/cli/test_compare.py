@@ -44,6 +44,7 @@ def test_a_study_ends_with_its_page_and_table(study: Path) -> None:
     told = call("compare", study, "--out", "a", "--dry-run")
     assert told.code == 0
     assert told.out.count("to do") == ROWS - 2
+    assert "epochs left, about " in told.out
     assert not Path("a").exists()
     done = call("compare", study, "--out", "a")
     assert done.code == 0, done.err

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from itertools import count, islice
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,6 +73,27 @@ class Course:
             # Driven by a signal: the best weights since the last cut have just been restored.
             self._choose(self.trainer.accuracy(self.wrapped, self.trainer.validation))
         return self.done
+
+    def seconds_per_epoch(self, at_least: float = 1.0) -> float:
+        """By the median of a few steps, and one look at the validation data.
+
+        It trains the network that the job starts from, of which nothing is kept.
+
+        Args:
+            at_least: seconds of steps, of which there are three in any case.
+        """
+        self._set_up()
+        batches = self.trainer.batches(self.phase, "order", 0)
+        self.wrapped.train()
+        spent: list[float] = []
+        while len(spent) < len(batches) and (len(spent) < 4 or sum(spent) < at_least):
+            began = time.monotonic()
+            float(self._step(batches[len(spent)], 0.0, self.phase, 0, len(spent)))
+            spent.append(time.monotonic() - began)
+        began = time.monotonic()
+        self.trainer.accuracy(self.wrapped, self.trainer.validation)
+        # The first step warms up.
+        return len(batches) * median(spent[1:] or spent) + time.monotonic() - began
 
     def _set_up(self) -> None:
         trainer = self.trainer

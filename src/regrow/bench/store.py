@@ -8,7 +8,7 @@ import json
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from lightning_fabric import Fabric
@@ -28,7 +28,10 @@ from regrow.core.files import write_atomic
 from regrow.engine.prepare import fit
 
 SCHEMA = 1
+Rates: TypeAlias = dict[str, dict[str, float]]
+"""Seconds per epoch by task and network."""
 _FILES = ("final", "result.json")  # the record last: where it is, the cell is finished
+_RATES = "rates.json"
 
 
 class Claimed(Exception):
@@ -149,6 +152,33 @@ class Store:
                 "first, and if it was finished, remove that folder."
             )
         return final["state"], final["keep"]
+
+    def seconds_per_epoch(self, cell: Cell) -> float:
+        """What an epoch of a cell's network takes here, by a few steps that are not kept.
+
+        Raises:
+            RegrowError: data, task or device are not fit for it.
+        """
+        self._check(cell)
+        job = Job(cell.label, None, None, cell.cycles, cell.epochs, cell.training.lr)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(cell.training.threads or 1)
+        try:
+            return self._trainer(cell).seconds_per_epoch(job, self._files(cell)[0])
+        finally:
+            torch.set_num_threads(threads)
+
+    def rates(self) -> Rates:
+        """Measured seconds per epoch that were noted; none where they cannot be read."""
+        try:
+            found = json.loads((self.directory / _RATES).read_text())
+            return {task: {m: float(s) for m, s in by.items()} for task, by in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def note_rates(self, rates: Rates) -> None:
+        """Keep measured seconds per epoch for all that work at the study."""
+        write_atomic(self.directory / _RATES, (json.dumps(rates, indent=1) + "\n").encode())
 
     def finish(self, cell: Cell) -> dict[str, Any]:
         """The cell's result; whatever is missing for it is trained first.

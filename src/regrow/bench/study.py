@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from regrow.bench.cells import Cell
 from regrow.bench.job import Paused
-from regrow.bench.store import Claimed, Store
+from regrow.bench.store import Claimed, Rates, Store
 from regrow.core.errors import RegrowError
 
 Tell = Callable[[str], None]
@@ -27,7 +27,7 @@ class Estimate:
     Attributes:
         cells, done, failed: how many.
         epochs: left, at most; a cell in progress counts in full.
-        minutes: that one worker needs for them, or None while no cell of a network is finished.
+        minutes: that one worker needs for them, or None while nothing is known of a network.
     """
 
     cells: int
@@ -50,36 +50,70 @@ class Estimate:
         return f"about {self.minutes / workers:.1f} minutes with {workers} at work"
 
 
-def estimate(cells: Iterable[Cell], store: Store) -> Estimate:
+def estimate(cells: Iterable[Cell], store: Store, rates: Rates | None = None) -> Estimate:
     """How much of the cells is left, by the seconds per epoch of those that are finished.
 
     An epoch of a network costs what its finished cells took, dense ones and pruned ones apart as
-    soon as there are both; where nothing of a network is finished, what one costs in its task.
+    soon as there are both; where nothing of a network is finished, what a few of its steps took,
+    or what an epoch costs in its task.
+
+    Args:
+        cells: of the study.
+        store: where they are kept.
+        rates: of `measured`; by default those that the store notes.
     """
     every = _with_dense(cells)
-    spent: dict[tuple[str, str, bool], list[float]] = {}  # seconds and epochs
-    left = []
-    for cell in every:
-        record = store.result(cell)
-        if record is None:
-            left.append(cell)
-            continue
-        for key in (_kind(cell), (cell.task.name, "", False)):
-            sums = spent.setdefault(key, [0.0, 0.0])
-            sums[0] += record["result"]["seconds"]
-            sums[1] += record["result"]["epochs"]
+    spent = _spent(every, store)
+    rates = store.rates() if rates is None else rates
+    left = [cell for cell in every if store.result(cell) is None]
     minutes: float | None = 0.0
     for cell in left:
         task, model, pruned = _kind(cell)
-        keys = ((task, model, pruned), (task, model, not pruned), (task, "", False))
-        known = next((spent[key] for key in keys if key in spent), None)
-        if known is None or minutes is None:
-            minutes = None
-        else:
-            minutes += cell.epochs * known[0] / known[1] / 60
+        steps = rates.get(task, {})
+        known = (
+            spent.get((task, model, pruned)),
+            spent.get((task, model, not pruned)),
+            steps.get(model),
+            spent.get((task, "", False)),
+            max(steps.values(), default=None),
+        )
+        rate = next((each for each in known if each is not None), None)
+        minutes = None if minutes is None or rate is None else minutes + cell.epochs * rate / 60
     failed = sum(1 for cell in left if _failed(cell, store))
     epochs = sum(cell.epochs for cell in left)
     return Estimate(len(every), len(every) - len(left), failed, epochs, minutes)
+
+
+def measured(cells: Iterable[Cell], store: Store) -> Rates:
+    """Seconds per epoch, by a few steps, of the networks of which no cell is finished yet.
+
+    By task and network. Networks that cannot be tried here, since their data are elsewhere, are
+    left out; what is built small is taken to cost what its task's largest network does.
+    """
+    every = list(cells)
+    spent = _spent(_with_dense(every), store)
+    found: Rates = {}
+    networks = {_kind(cell)[:2]: cell for cell in every if cell.program is not None}
+    for (task, model), cell in networks.items():
+        if any((task, model, pruned) in spent for pruned in (False, True)):
+            continue
+        with contextlib.suppress(Exception):  # training will tell what is wrong
+            found.setdefault(task, {})[model] = store.seconds_per_epoch(cell.dense())
+    return found
+
+
+def _spent(every: Sequence[Cell], store: Store) -> dict[tuple[str, str, bool], float]:
+    """Seconds per epoch of finished cells, by kind, and by task alone ("" for the network)."""
+    sums: dict[tuple[str, str, bool], list[float]] = {}
+    for cell in every:
+        record = store.result(cell)
+        if record is None:
+            continue
+        for key in (_kind(cell), (cell.task.name, "", False)):
+            both = sums.setdefault(key, [0.0, 0.0])
+            both[0] += record["result"]["seconds"]
+            both[1] += record["result"]["epochs"]
+    return {key: seconds / epochs for key, (seconds, epochs) in sums.items()}
 
 
 def run_cells(

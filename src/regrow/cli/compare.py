@@ -64,7 +64,7 @@ def compare_command(
     from regrow.bench.comparison.cluster import run_on_cluster
     from regrow.bench.comparison.study_file import read
     from regrow.bench.store import Store
-    from regrow.bench.study import estimate, run_cells, serve
+    from regrow.bench.study import estimate, measured, run_cells, serve
 
     if minutes is not None and not minutes > 0:
         raise RegrowError(f"--minutes is a time from now on, as in 30; got {minutes:g}.")
@@ -90,7 +90,10 @@ def compare_command(
         raise RegrowError(f"{out} holds a run; choose another --out.")
     if cluster is None and not dry_run:
         asked.check_data(data_dir)
-    now = estimate(every, store)
+    now, rates = estimate(every, store), None
+    if now.minutes is None and cluster is None:
+        rates = measured(every, store)
+        now = estimate(every, store, rates)
     say(now.text(workers))
     if dry_run:
         for cell in every:
@@ -98,6 +101,8 @@ def compare_command(
             say(f"{cell.key} {done:>6} {cell.epochs:>4} epochs  {cell.label}")
         return
     _keep(study, out)
+    if rates:
+        store.note_rates(rates)
     more = [] if data_dir is None else ["--data-dir", str(data_dir)]
     more += [] if minutes is None else ["--minutes", str(minutes)]
     if cluster is not None:
