@@ -62,7 +62,7 @@ def estimate(cells: Iterable[Cell], store: Store, rates: Rates | None = None) ->
         store: where they are kept.
         rates: of `measured`; by default those that the store notes.
     """
-    every = _with_dense(cells)
+    every = with_dense(cells)
     spent = _spent(every, store)
     rates = store.rates() if rates is None else rates
     left = [cell for cell in every if store.result(cell) is None]
@@ -91,7 +91,7 @@ def measured(cells: Iterable[Cell], store: Store) -> Rates:
     left out; what is built small is taken to cost what its task's largest network does.
     """
     every = list(cells)
-    spent = _spent(_with_dense(every), store)
+    spent = _spent(with_dense(every), store)
     found: Rates = {}
     networks = {_kind(cell)[:2]: cell for cell in every if cell.program is not None}
     for (task, model), cell in networks.items():
@@ -149,7 +149,7 @@ def run_cells(
             f"{workers} workers cannot be started; give at least 1, and for more than 1 the "
             "command that starts one."
         )
-    for cell in _with_dense(cells):
+    for cell in with_dense(cells):
         store.forget_error(cell)
     if workers == 1:
         work(cells, store, tell=tell)
@@ -246,7 +246,7 @@ def _kind(cell: Cell) -> tuple[str, str, bool]:
     return cell.task.name, cell.model, cell.program is not None
 
 
-def _with_dense(cells: Iterable[Cell]) -> list[Cell]:
+def with_dense(cells: Iterable[Cell]) -> list[Cell]:
     """The cells and the dense ones that they start from, each once."""
     return list({each.key: each for cell in cells for each in (cell.dense(), cell)}.values())
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 import webbrowser
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -64,7 +65,7 @@ def compare_command(
     from regrow.bench.comparison.cluster import run_on_cluster
     from regrow.bench.comparison.study_file import read
     from regrow.bench.store import Store
-    from regrow.bench.study import estimate, measured, run_cells, serve
+    from regrow.bench.study import estimate, measured, run_cells, serve, with_dense
 
     if minutes is not None and not minutes > 0:
         raise RegrowError(f"--minutes is a time from now on, as in 30; got {minutes:g}.")
@@ -96,9 +97,12 @@ def compare_command(
         now = estimate(every, store, rates)
     say(now.text(workers))
     if dry_run:
-        for cell in every:
+        listed = with_dense(every)
+        starts = Counter(cell.dense().key for cell in listed if not cell.from_scratch)
+        for cell in listed:
             done = "done" if store.finished(cell) else "to do"
-            say(f"{cell.key} {done:>6} {cell.epochs:>4} epochs  {cell.label}")
+            shared = f", from which {starts[cell.key]} start" if cell.key in starts else ""
+            say(f"{cell.key} {done:>6} {cell.epochs:>4} epochs  {cell.label}{shared}")
         return
     _keep(study, out)
     if rates:
