@@ -65,7 +65,7 @@ def compare_command(
     from regrow.bench.comparison.cluster import run_on_cluster
     from regrow.bench.comparison.study_file import read
     from regrow.bench.store import Store
-    from regrow.bench.study import estimate, measured, run_cells, serve, with_dense
+    from regrow.bench.study import estimate, measured, run_cells, serve
 
     if minutes is not None and not minutes > 0:
         raise RegrowError(f"--minutes is a time from now on, as in 30; got {minutes:g}.")
@@ -97,12 +97,7 @@ def compare_command(
         now = estimate(every, store, rates)
     say(now.text(workers))
     if dry_run:
-        listed = with_dense(every)
-        starts = Counter(cell.dense().key for cell in listed if not cell.from_scratch)
-        for cell in listed:
-            done = "done" if store.finished(cell) else "to do"
-            shared = f", from which {starts[cell.key]} start" if cell.key in starts else ""
-            say(f"{cell.key} {done:>6} {cell.epochs:>4} epochs  {cell.label}{shared}")
+        _list(every, store)
         return
     _keep(study, out)
     if rates:
@@ -122,6 +117,18 @@ def compare_command(
         show(page)
     if failed:
         raise typer.Exit(1)
+
+
+def _list(cells: list[Cell], store: Store) -> None:
+    """Every cell in a line, and the dense networks that several start from."""
+    from regrow.bench.study import with_dense
+
+    every = with_dense(cells)
+    starts = Counter(cell.dense().key for cell in every if not cell.from_scratch)
+    for cell in every:
+        done = "done" if store.finished(cell) else "to do"
+        shared = f", from which {starts[cell.key]} start" if cell.key in starts else ""
+        say(f"{cell.key} {done:>6} {cell.epochs:>4} epochs  {cell.label}{shared}")
 
 
 def _finish(
