@@ -24,7 +24,7 @@ calls = []
 
 def jitter(points, generator):
     calls.append(points)
-    if len(calls) > 1:  # The first is a trial, before anything is trained.
+    if len(calls) > BEFORE:
         Interrupted()
 """
 
@@ -37,13 +37,22 @@ def dropped(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return told
 
 
-@pytest.mark.parametrize("command", ["run", "compare"])
-def test_a_dropped_interrupt_counts_after_the_epoch(
-    command: str, dropped: list[Any], blobs: str
-) -> None:
+STEPS = -(-120 // 16)  # of an epoch
+
+
+def drop(blobs: str, before: int) -> None:
+    """From now on every batch of the task drops an interrupt, but for so many at first."""
     module = Path(blobs.removesuffix(":task") + ".py")
-    module.write_text(MODULE.replace(JITTER, DROPS))
+    module.write_text(MODULE.replace(JITTER, DROPS.replace("BEFORE", str(before))))
     assert module.read_text() != MODULE
+
+
+# The first batch is a trial before anything is trained; compare then measures a few steps.
+@pytest.mark.parametrize(("command", "before"), [("run", 1), ("compare", 1 + STEPS)])
+def test_a_dropped_interrupt_counts_after_the_epoch(
+    command: str, before: int, dropped: list[Any], blobs: str
+) -> None:
+    drop(blobs, before)
     if command == "run":
         epochs = ("--set", "training.dense_epochs=100000")
         done = call("run", "one_shot", *epochs, "--task", blobs, "--out", "out")
@@ -53,8 +62,17 @@ def test_a_dropped_interrupt_counts_after_the_epoch(
         done = call("compare", "study.toml", "--out", "out")
         assert "goes on where it was" in done.out
     assert done.code == 130
-    steps = -(-120 // 16)
-    assert [each.exc_type for each in dropped] == [KeyboardInterrupt] * steps  # one epoch
+    assert [each.exc_type for each in dropped] == [KeyboardInterrupt] * STEPS  # one epoch
+
+
+def test_one_that_is_dropped_while_steps_are_measured_counts_too(
+    dropped: list[Any], blobs: str
+) -> None:
+    drop(blobs, 1)
+    Path("study.toml").write_text(STUDY.format(task=blobs, epochs=100000))
+    assert call("compare", "study.toml", "--out", "out").code == 130
+    assert 0 < len(dropped) <= STEPS
+    assert not Path("out").exists()
 
 
 def test_one_that_was_not_dropped() -> None:

@@ -93,7 +93,9 @@ def compare_command(
         asked.check_data(data_dir)
     now, rates = estimate(every, store), None
     if now.minutes is None and cluster is None:
-        rates = measured(every, store)
+        with interrupt:
+            rates = measured(every, store)
+            interrupt.check()
         now = estimate(every, store, rates)
     say(now.text(workers))
     if dry_run:
