@@ -65,7 +65,7 @@ def estimate(cells: Iterable[Cell], store: Store, rates: Rates | None = None) ->
     every = with_dense(cells)
     spent = _spent(every, store)
     rates = store.rates() if rates is None else rates
-    left = [cell for cell in every if store.result(cell) is None]
+    left = [cell for cell in every if not store.finished(cell)]
     minutes: float | None = 0.0
     for cell in left:
         task, model, pruned = _kind(cell)
